@@ -1,0 +1,102 @@
+package phases
+
+import "time"
+
+// Version is the version of the events and tasks that this release writes. A reader
+// sets aside what has a higher one.
+const Version = 1
+
+// EventType says what an event tells.
+type EventType string
+
+// The types. A step's chain is issued → claimed → done or failed; a claim may be taken
+// over by another claim, and a failed or done step may be issued again.
+const (
+	Submitted EventType = "submitted" // sector chain: the sector is known; carries Spec
+	Issued    EventType = "issued"    // the step may be done now; carries Issue and Attempt
+	Claimed   EventType = "claimed"   // a host does it; carries a new ClaimID
+	Progress  EventType = "progress"  // the claim's holder tells how far it is
+	Done      EventType = "done"      // carries Result with outputs
+	Failed    EventType = "failed"    // carries Result with code, class and message
+	Cancelled EventType = "cancelled" // sector chain: an operator gave the sector up
+	Redo      EventType = "redo"      // sector chain: an operator has a step done again; carries Target
+	Finished  EventType = "finished"  // sector chain: nothing is left to do
+)
+
+// Class says what follows from a failure.
+type Class string
+
+// The classes of failures.
+const (
+	Transient Class = "transient" // the world's fault (network, space): delay, spend no attempt
+	Retryable Class = "retryable" // spend an attempt, try again
+	Permanent Class = "permanent" // trying again gives the same: park the sector
+)
+
+// Result is how a step ended.
+type Result struct {
+	Code    string            `json:"code,omitempty"`    // stable word: "ok", "no_space", "proof_refused", …
+	Class   Class             `json:"class,omitempty"`   // of a failure
+	Message string            `json:"message,omitempty"` // for people, with the mend
+	Digest  string            `json:"digest,omitempty"`  // SHA-256 over the outputs
+	Outputs map[string]string `json:"outputs,omitempty"` // what later steps need: comm_r, seed, paths, …
+	Seconds float64           `json:"seconds,omitempty"` // the work itself, without waiting
+	Bytes   int64             `json:"bytes,omitempty"`   // copied (p5) or freed (p6)
+}
+
+// Piece is one piece of a sector's data as submitted.
+type Piece struct {
+	Path         string `json:"path"`          // as the P1 host sees it
+	UnpaddedSize uint64 `json:"unpadded_size"` // bytes, 127·2^k
+}
+
+// Spec is what an operator submits: one sector to seal.
+type Spec struct {
+	Miner       uint64  `json:"miner"`                  // actor id: 1000 is f01000
+	Number      uint64  `json:"number"`                 // sector number
+	ProofType   int     `json:"proof_type"`             // 0 to 9
+	Pieces      []Piece `json:"pieces,omitempty"`       // empty: committed capacity
+	StorageNode string  `json:"storage_node,omitempty"` // where p5 copies to; empty: the host's choice
+	SubmittedBy string  `json:"submitted_by,omitempty"` // user@host, for the audit
+}
+
+// Event is one thing that happened to one sector. Events of one (sector, step) form a
+// chain: PrevID is the ID of the event before it, and appending is compare-and-set.
+type Event struct {
+	V           int       `json:"v"`
+	ID          string    `json:"id"` // ULID
+	Type        EventType `json:"type"`
+	Group       string    `json:"group"`
+	Sector      string    `json:"sector"` // SectorID
+	Step        Step      `json:"phase"`
+	Issue       int       `json:"issue,omitempty"`    // of the step, from 1; a redo or retry has the next
+	Attempt     int       `json:"attempt,omitempty"`  // spent so far in this issue's series, from 1
+	ClaimID     string    `json:"claim_id,omitempty"` // random; the holder's authority
+	PrevID      string    `json:"prev_id,omitempty"`
+	Host        string    `json:"host,omitempty"` // the actor: a host, or a dispatcher
+	At          time.Time `json:"at"`
+	InputDigest string    `json:"input_digest,omitempty"`
+	Spec        *Spec     `json:"spec,omitempty"`   // Submitted only
+	Target      Step      `json:"target,omitempty"` // Redo only
+	Reason      string    `json:"reason,omitempty"` // Redo, Cancelled: why, for the audit
+	NotBefore   time.Time `json:"not_before,omitzero"`
+	Note        string    `json:"note,omitempty"` // Progress: "layer 3/11"
+	Fraction    float64   `json:"fraction,omitempty"`
+	Result      *Result   `json:"result,omitempty"`
+
+	// Seq is the event's sequence in its stream, set by who read it there.
+	Seq uint64 `json:"-"`
+}
+
+// Task is what a host gets to do: one phase of one sector, with all it needs to know.
+type Task struct {
+	V        int               `json:"v"`
+	Group    string            `json:"group"`
+	Sector   string            `json:"sector"`
+	Step     Step              `json:"phase"`
+	Issue    int               `json:"issue"`
+	Attempt  int               `json:"attempt"`
+	IssuedID string            `json:"issued_id"` // the event that issued it; a claim chains to the step's last event
+	Spec     Spec              `json:"spec"`
+	Inputs   map[string]string `json:"inputs,omitempty"` // outputs of the steps before it, merged
+}
