@@ -77,6 +77,9 @@ type Event struct {
 	At          time.Time `json:"at"`
 	InputDigest string    `json:"input_digest,omitempty"`
 	Spec        *Spec     `json:"spec,omitempty"`   // Submitted only
+	// Inputs of an Issued event are what the dispatcher adds to the outputs of the steps
+	// before: p1's ticket is drawn once, and fixed by the event that won the chain.
+	Inputs map[string]string `json:"inputs,omitempty"`
 	Target      Step      `json:"target,omitempty"` // Redo only
 	Reason      string    `json:"reason,omitempty"` // Redo, Cancelled: why, for the audit
 	NotBefore   time.Time `json:"not_before,omitzero"`
