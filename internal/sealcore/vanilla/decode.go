@@ -26,13 +26,22 @@ func (e *MalformedError) Error() string {
 	return fmt.Sprintf("commit-phase-1 JSON is malformed at byte %d, in %s: %s", e.Offset, where, e.Reason)
 }
 
+// KindError says that commit-phase-1 JSON is of another kind of sector.
+type KindError struct{ Got, Want string } // registered proofs
+
+// Error names both kinds.
+func (e *KindError) Error() string {
+	return fmt.Sprintf("commit-phase-1 JSON is of the proof type %s, not of %s", e.Got, e.Want)
+}
+
 // ParseCommit1 reads the commit-phase-1 JSON of a sector of kind p, as WriteJSON or the
 // reference writes it. The order of keys and white space do not matter. All else does:
 // every key must be there once and no other, every list must have the length that p's
 // proofs have, every number must be in its range. So the memory that it takes depends on
 // p alone, whatever the input. It does not verify the proofs.
 //
-// It fails with a *MalformedError.
+// It fails with a *KindError if the JSON names another proof type, and with a
+// *MalformedError otherwise.
 func ParseCommit1(p sealcore.Params, data []byte) (*Commit1, error) {
 	d := &decoder{data: data, p: p}
 	c := new(Commit1)
@@ -44,7 +53,7 @@ func ParseCommit1(p sealcore.Params, data []byte) (*Commit1, error) {
 		switch key {
 		case "registered_proof":
 			if got := d.string(); d.err == nil && got != p.RegisteredProof() {
-				d.fail("it is of %s, not of %s", strconv.Quote(got), p.RegisteredProof())
+				d.err = &KindError{Got: strconv.Quote(got), Want: p.RegisteredProof()}
 			}
 		case "vanilla_proofs":
 			d.partitions(c)

@@ -213,6 +213,9 @@ func (v *verifier) proof(p, first *Proof, challenge uint64) *ProofError {
 // path checks that m opens the given leaf and leads to its root. All its nodes must be
 // field elements, tree D's too: the circuit takes them as such.
 func (v *verifier) path(m *merkle.Proof, shape sealcore.TreeShape, hash merkle.Hash, node uint64, part string) *ProofError {
+	if len(m.Base) != baseSteps(v.p, shape) || len(m.Sub) != min(1, shape.Sub) || len(m.Top) != min(1, shape.Top) {
+		return &ProofError{Part: part, Err: ErrShape, Detail: fmt.Sprintf("the path has %d, %d and %d steps in base, sub and top tree", len(m.Base), len(m.Sub), len(m.Top))}
+	}
 	if got := m.LeafIndex(shape); got != node {
 		return &ProofError{Part: part, Err: ErrNode, Detail: fmt.Sprintf("node %d instead of %d", got, node)}
 	}
