@@ -3,12 +3,11 @@ package merkle
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr"
 
 	"sealfleet/internal/sealcore"
+	"sealfleet/internal/sealcore/durable"
 	"sealfleet/internal/sealcore/field"
 	"sealfleet/internal/sealcore/poseidon"
 )
@@ -24,8 +23,8 @@ const chunkLeaves = 4096
 type Builder struct {
 	shape  sealcore.TreeShape
 	hasher *poseidon.Hasher
-	paths  []string
-	bases  []*baseTree    // their files are temporary ones
+	files  []*durable.File // of the base trees
+	bases  []*baseTree
 	chunk  uint64         // leaves of a chunk, a power of the arity
 	roots  [][]fr.Element // of the chunks, by base tree
 }
@@ -48,20 +47,21 @@ func newBuilder(dir, id string, params sealcore.Params, firstRow int) (*Builder,
 	if err != nil {
 		return nil, err
 	}
-	b := &Builder{shape: shape, hasher: poseidon.For(shape.Base), paths: Files(dir, id, shape), chunk: 1}
+	b := &Builder{shape: shape, hasher: poseidon.For(shape.Base), chunk: 1}
 	for b.chunk*uint64(shape.Base) <= min(leaves, chunkLeaves) {
 		b.chunk *= uint64(shape.Base)
 	}
-	for _, path := range b.paths {
-		file, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
+	for _, path := range Files(dir, id, shape) {
+		file, err := durable.Create(path)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("make %s: %w", id, err), b.Abort())
+			return nil, errors.Join(err, b.Abort())
 		}
-		t := &baseTree{file: file, leaves: leaves, arity: uint64(shape.Base), rows: rows, firstRow: firstRow}
+		b.files = append(b.files, file)
+		t := &baseTree{file: file.File, leaves: leaves, arity: uint64(shape.Base), rows: rows, firstRow: firstRow}
 		b.bases = append(b.bases, t)
 		b.roots = append(b.roots, make([]fr.Element, leaves/b.chunk))
-		if err := errors.Join(file.Chmod(0o644), file.Truncate(t.offset(rows))); err != nil {
-			return nil, errors.Join(fmt.Errorf("make %s: %w", id, err), b.Abort())
+		if err := file.Truncate(t.offset(rows)); err != nil {
+			return nil, errors.Join(err, b.Abort())
 		}
 	}
 	return b, nil
@@ -149,37 +149,19 @@ func (b *Builder) Finish() (root sealcore.Domain, err error) {
 	if err != nil {
 		return root, err
 	}
-	for _, t := range b.bases {
-		if err := errors.Join(t.file.Sync(), t.file.Close()); err != nil {
+	for _, f := range b.files {
+		if err := f.Commit(); err != nil {
 			return root, err
 		}
 	}
-	for i, t := range b.bases {
-		if err := os.Rename(t.file.Name(), b.paths[i]); err != nil {
-			return root, err
-		}
-	}
-	b.bases = nil
-	return u.root, syncDir(filepath.Dir(b.paths[0]))
+	return u.root, nil
 }
 
-// Abort removes what was written. After Finish it does nothing.
+// Abort drops what was not given its name by Finish.
 func (b *Builder) Abort() error {
 	var errs []error
-	for _, t := range b.bases {
-		t.file.Close() // its content is not wanted: an error would tell nothing
-		if err := os.Remove(t.file.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
+	for _, f := range b.files {
+		errs = append(errs, f.Abort())
 	}
-	b.bases = nil
 	return errors.Join(errs...)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
