@@ -52,7 +52,7 @@ func (f *Format) UnmarshalText(text []byte) error {
 func New(w io.Writer, c Config) *slog.Logger {
 	terminal := isTerminal(w)
 	if c.Format == Text || c.Format != JSON && terminal {
-		return slog.New(tint.NewHandler(w, &tint.Options{Level: c.Level, TimeFormat: time.TimeOnly, NoColor: !terminal}))
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: c.Level, TimeFormat: time.TimeOnly, NoColor: !terminal}))
 	}
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: c.Level}))
 }
