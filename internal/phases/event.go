@@ -76,16 +76,16 @@ type Event struct {
 	Host        string    `json:"host,omitempty"` // the actor: a host, or a dispatcher
 	At          time.Time `json:"at"`
 	InputDigest string    `json:"input_digest,omitempty"`
-	Spec        *Spec     `json:"spec,omitempty"`   // Submitted only
+	Spec        *Spec     `json:"spec,omitempty"` // Submitted only
 	// Inputs of an Issued event are what the dispatcher adds to the outputs of the steps
 	// before: p1's ticket is drawn once, and fixed by the event that won the chain.
-	Inputs map[string]string `json:"inputs,omitempty"`
-	Target      Step      `json:"target,omitempty"` // Redo only
-	Reason      string    `json:"reason,omitempty"` // Redo, Cancelled: why, for the audit
-	NotBefore   time.Time `json:"not_before,omitzero"`
-	Note        string    `json:"note,omitempty"` // Progress: "layer 3/11"
-	Fraction    float64   `json:"fraction,omitempty"`
-	Result      *Result   `json:"result,omitempty"`
+	Inputs    map[string]string `json:"inputs,omitempty"`
+	Target    Step              `json:"target,omitempty"` // Redo only
+	Reason    string            `json:"reason,omitempty"` // Redo, Cancelled: why, for the audit
+	NotBefore time.Time         `json:"not_before,omitzero"`
+	Note      string            `json:"note,omitempty"` // Progress: "layer 3/11"
+	Fraction  float64           `json:"fraction,omitempty"`
+	Result    *Result           `json:"result,omitempty"`
 
 	// Seq is the event's sequence in its stream, set by who read it there.
 	Seq uint64 `json:"-"`
@@ -102,4 +102,9 @@ type Task struct {
 	IssuedID string            `json:"issued_id"` // the event that issued it; a claim chains to the step's last event
 	Spec     Spec              `json:"spec"`
 	Inputs   map[string]string `json:"inputs,omitempty"` // outputs of the steps before it, merged
+
+	// IssuedSeq is the sequence of the issued event. A first delivery may claim with it
+	// as the expected sequence, without reading the chain.
+	IssuedSeq uint64    `json:"issued_seq,omitempty"`
+	NotBefore time.Time `json:"not_before,omitzero"` // the bus holds the task back until then
 }

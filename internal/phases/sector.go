@@ -1,0 +1,135 @@
+package phases
+
+import "time"
+
+// Status says where a step or a sector stands.
+type Status string
+
+// The statuses. A step is waiting, issued, running, done, failed or skipped; a sector is
+// sealing, parked, failed, cancelled or finished.
+const (
+	StatusWaiting Status = "waiting" // for the steps before it, or for its next issue
+	StatusIssued  Status = "issued"  // the task is out, nobody has claimed it
+	StatusRunning Status = "running" // claimed
+	StatusDone    Status = "done"
+	StatusSkipped Status = "skipped" // the sector ends, or ended, without it
+	// StatusFailed of a step may lead to another issue (see StepState.Parked); of a
+	// sector it is the end: the precommit was refused for good, only p6 remains.
+	StatusFailed Status = "failed"
+
+	StatusSealing   Status = "sealing"
+	StatusParked    Status = "parked"    // stopped at a step until an operator redoes it or cancels
+	StatusCancelled Status = "cancelled" // by an operator; p6 may still be to come
+	StatusFinished  Status = "finished"
+)
+
+// StepState is where one step stands.
+type StepState struct {
+	Step      Step
+	Status    Status
+	Issue     int       // of the last issued event, 0 before the first
+	Attempt   int       // of that issue's series
+	Host      string    // of the last claim
+	ClaimID   string    // the current claim's; empty unless running
+	LastID    string    // the last valid event: the next one's PrevID
+	LastSeq   uint64    // the last event on the chain, valid or not: the next one's expected sequence
+	IssuedID  string    // the event of the open issue
+	IssuedSeq uint64    // its sequence
+	NotBefore time.Time // of the open issue
+	IssuedAt  time.Time
+	ClaimedAt time.Time
+	EndedAt   time.Time
+	Note      string  // of the last progress
+	Fraction  float64 // of the last progress, 0 to 1
+	Result    *Result // of the last done or failed
+	Inputs    map[string]string
+
+	transients int  // consecutive transient failures
+	disturbed  bool // an event that was not believed is the chain's last
+	revoke     bool // open, but its work is no longer wanted
+	redo       bool // may be issued again although it is done or permanently failed
+}
+
+// Parked tells whether the step waits for an operator: its last failure is permanent, or
+// was its last attempt.
+func (t StepState) Parked(p Policy) bool {
+	if t.Status != StatusFailed || t.redo || t.Result == nil {
+		return false
+	}
+	switch t.Result.Class {
+	case Transient:
+		return false
+	case Permanent:
+		return true
+	}
+	return t.Attempt >= p.MaxAttempts
+}
+
+// Sector is the state of one sector: what follows from its events. The zero value is not
+// usable; NewSector makes one that has no events yet.
+//
+// It is filled by Apply in stream order, and is not safe for concurrent use.
+type Sector struct {
+	Group  string
+	ID     string // SectorID
+	Spec   Spec
+	Reason string // of the cancellation, or of the failure that ended it
+
+	steps     [9]StepState // in the order of Steps(), then the sector's own chain
+	submitted time.Time
+	ended     time.Time
+	outcome   Status // finished, failed or cancelled, once decided
+	newer     bool   // an event of a newer version was seen: leave the sector to a newer dispatcher
+	seq       uint64 // the highest sequence applied
+}
+
+// NewSector returns the state of a sector that nothing is known of.
+func NewSector() *Sector {
+	s := &Sector{}
+	for i, step := range Steps() {
+		s.steps[i] = StepState{Step: step, Status: StatusWaiting}
+	}
+	s.steps[8] = StepState{Step: SectorEnd, Status: StatusWaiting}
+	return s
+}
+
+// Known tells whether the sector was submitted.
+func (s *Sector) Known() bool { return !s.submitted.IsZero() }
+
+// Submitted is when the sector was submitted.
+func (s *Sector) Submitted() time.Time { return s.submitted }
+
+// Ended is when the sector's last event came, or zero: nothing more happens after it.
+func (s *Sector) Ended() time.Time { return s.ended }
+
+// Seq is the highest stream sequence that was applied.
+func (s *Sector) Seq() uint64 { return s.seq }
+
+// Step returns where a step stands. SectorEnd gives the sector's own chain, whose LastID
+// and LastSeq a cancelled or redo event needs.
+func (s *Sector) Step(step Step) StepState { return *s.at(step) }
+
+// at returns the state of a step, which must be one of Steps or SectorEnd.
+func (s *Sector) at(step Step) *StepState {
+	for i := range s.steps {
+		if s.steps[i].Step == step {
+			return &s.steps[i]
+		}
+	}
+	panic("phases: no such step: " + string(step))
+}
+
+// Status says where the sector stands.
+func (s *Sector) Status(p Policy) Status {
+	if s.ended.IsZero() {
+		for i := range s.steps {
+			if s.steps[i].Parked(p) && !(s.steps[i].Step == Precommit && s.outcome == StatusFailed) {
+				return StatusParked
+			}
+		}
+	}
+	if s.outcome != "" {
+		return s.outcome
+	}
+	return StatusSealing
+}
