@@ -23,7 +23,7 @@ func (e *MalformedError) Error() string {
 	if where == "" {
 		where = "the outermost value"
 	}
-	return fmt.Sprintf("commit-phase-1 JSON is malformed at byte %d, in %s: %s", e.Offset, where, e.Reason)
+	return fmt.Sprintf("commit-phase-1 JSON: at byte %d, in %s: %s", e.Offset, where, e.Reason)
 }
 
 // KindError says that commit-phase-1 JSON is of another kind of sector.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -104,43 +105,62 @@ func Verify(ctx context.Context, p sealcore.Params, pi PublicInputs, partitions 
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	group, gctx := errgroup.WithContext(ctx)
+	var group errgroup.Group
 	group.SetLimit(threads)
-	bad := make([]*ProofError, p.Partitions*p.Challenges)
+	// The first bad proof is named, whichever goroutine is quicker: a bad one stops only
+	// those behind it.
+	var first badProof
 	for k, proofs := range partitions {
 		if err := v.roots(k, &proofs[0]); err != nil {
-			return firstOf(group, bad, err)
+			first.report(k*p.Challenges, err)
+			break
 		}
 		for i, challenge := range pi.Challenges(p, k) {
 			group.Go(func() error {
-				if err := gctx.Err(); err != nil {
+				number := k*p.Challenges + i
+				if first.isBefore(number) {
+					return nil
+				}
+				if err := ctx.Err(); err != nil {
 					return err
 				}
 				if err := v.proof(&proofs[i], &proofs[0], challenge); err != nil {
 					err.Partition, err.Challenge = k, i
-					bad[k*p.Challenges+i] = err
-					return err
+					first.report(number, err)
 				}
 				return nil
 			})
 		}
 	}
-	return firstOf(group, bad, nil)
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if first.err != nil {
+		return first.err
+	}
+	return nil
 }
 
-// firstOf waits for the group and returns the first bad proof's error in the proofs'
-// order, so that the outcome does not hang on which goroutine was quicker.
-func firstOf(group *errgroup.Group, bad []*ProofError, otherwise error) error {
-	err := group.Wait()
-	for _, b := range bad {
-		if b != nil {
-			return b
-		}
+// badProof is the bad proof with the lowest number so far.
+type badProof struct {
+	mu     sync.Mutex
+	number int
+	err    *ProofError
+}
+
+func (b *badProof) report(number int, err *ProofError) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil || number < b.number {
+		b.number, b.err = number, err
 	}
-	if otherwise != nil {
-		return otherwise
-	}
-	return err
+}
+
+// isBefore tells whether a bad proof with a lower number is known.
+func (b *badProof) isBefore(number int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err != nil && b.number < number
 }
 
 type verifier struct {
@@ -163,7 +183,7 @@ func newVerifier(p sealcore.Params, pi PublicInputs) (*verifier, error) {
 }
 
 // roots checks CommR against the roots of tree C and tree R that a partition claims.
-func (v *verifier) roots(k int, first *Proof) error {
+func (v *verifier) roots(k int, first *Proof) *ProofError {
 	commC, commRLast := first.CommC(), first.CommRLast()
 	sum, err := merkle.Poseidon([]sealcore.Domain{commC, commRLast})
 	if err != nil {
