@@ -1,13 +1,17 @@
 package phases
 
-import "time"
+import (
+	"hash/fnv"
+	"maps"
+	"time"
+)
 
 // ActionKind says what a dispatcher must do.
 type ActionKind string
 
 // The kinds of actions.
 const (
-	DoIssue  ActionKind = "issue"  // append issued, and publish the task (not before NotBefore)
+	DoIssue  ActionKind = "issue"  // append issued, and publish the task (the bus holds it until NotBefore)
 	DoRevoke ActionKind = "revoke" // append cancelled on the step's chain: its holder must stop
 	DoFinish ActionKind = "finish" // append finished on the sector's chain, and archive it
 )
@@ -15,6 +19,10 @@ const (
 // Action is one event that a dispatcher must append now. Appending is compare-and-set on
 // ExpectSeq, so of many dispatchers that decide the same, one wins and the others lose
 // without harm.
+//
+// A dispatcher publishes a task only when the issued event has come back to it and its
+// fold has believed it (TaskFor says so): between its decision and its append a redo or
+// a cancellation may have come, which makes the issue void, and p6 would delete.
 type Action struct {
 	Kind      ActionKind
 	Group     string
@@ -30,7 +38,7 @@ type Action struct {
 }
 
 // Event is the event that carries the action out: id is a new ULID, actor the
-// dispatcher's name (DispatcherName), at its clock.
+// dispatcher's name (DispatcherName), at the time by its clock.
 func (a Action) Event(id, actor string, at time.Time) Event {
 	e := Event{
 		V: Version, ID: id, Group: a.Group, Sector: a.Sector, Step: a.Step,
@@ -49,15 +57,89 @@ func (a Action) Event(id, actor string, at time.Time) Event {
 }
 
 // Decide says what a dispatcher must do now for a sector. It is pure and idempotent:
-// the same events give the same actions, until the actions' own events are applied.
-func Decide(s *Sector, p Policy) []Action { return nil }
+// the same state gives the same actions, until the actions' own events are applied.
+// A sector on which a newer release has written is left to that release.
+func Decide(s *Sector, p Policy) []Action {
+	if !s.Known() || !s.ended.IsZero() || s.newer {
+		return nil
+	}
+	var actions []Action
+	for _, step := range Steps() {
+		t := s.at(step)
+		switch {
+		case t.open() && t.revoke:
+			a := s.action(DoRevoke, t)
+			a.Issue, a.Reason = t.Issue, s.Reason
+			actions = append(actions, a)
+		case s.due(t, p):
+			a := s.action(DoIssue, t)
+			a.Issue, a.Attempt, a.NotBefore = t.Issue+1, t.nextAttempt(), s.notBefore(t, p)
+			actions = append(actions, a)
+		}
+	}
+	if outcome, may := s.mayFinish(); may {
+		a := s.action(DoFinish, s.at(SectorEnd))
+		a.Outcome, a.Reason = outcome, s.Reason
+		actions = append(actions, a)
+	}
+	return actions
+}
 
-// CheckRedo tells why a step cannot be done again, or nil. See Redo for what follows.
-func CheckRedo(s *Sector, step Step) error { return nil }
+func (s *Sector) action(kind ActionKind, t *StepState) Action {
+	return Action{Kind: kind, Group: s.Group, Sector: s.ID, Step: t.Step, PrevID: t.LastID, ExpectSeq: t.LastSeq}
+}
 
-// CheckCancel tells why the sector cannot be cancelled, or nil.
-func CheckCancel(s *Sector) error { return nil }
+// due tells whether a step is to be issued now.
+func (s *Sector) due(t *StepState, p Policy) bool {
+	if !t.issuable() || t.Parked(p) || s.blocked(t.Step) != "" {
+		return false
+	}
+	if t.Step == P6 && s.outcome == "" && !p.CleanBeforeCommit {
+		return s.at(Commit).Status == StatusDone
+	}
+	return true
+}
+
+// notBefore is when a failed step may be tried again: twice as long after each failure,
+// and up to a quarter longer for some sectors than for others, so that a hundred that
+// failed together do not come back together.
+func (s *Sector) notBefore(t *StepState, p Policy) time.Time {
+	if t.Status != StatusFailed || t.redo {
+		return time.Time{}
+	}
+	delay, times := p.RetryDelay, t.Attempt-1
+	if t.Result.Class == Transient {
+		delay, times = p.TransientDelay, t.transients-1
+	}
+	for ; times > 0 && delay < p.MaxDelay; times-- {
+		delay *= 2
+	}
+	delay = min(delay, p.MaxDelay)
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(s.ID + t.LastID)) // never fails
+	return t.EndedAt.Add(delay + time.Duration(float64(delay)/4*float64(h.Sum32())/(1<<32)))
+}
 
 // TaskFor returns the task of a step's open issue, with its inputs merged from the
 // outputs of the steps before it and from the issued event; false if no issue is open.
-func (s *Sector) TaskFor(step Step) (Task, bool) { return Task{}, false }
+func (s *Sector) TaskFor(step Step) (Task, bool) {
+	t := s.at(step)
+	if !s.Known() || !t.open() || t.revoke {
+		return Task{}, false
+	}
+	inputs := map[string]string{}
+	for _, b := range Steps() {
+		if b == step {
+			break
+		}
+		if r := s.at(b).Result; r != nil && s.at(b).Status == StatusDone {
+			maps.Copy(inputs, r.Outputs)
+			maps.Copy(inputs, s.at(b).Inputs)
+		}
+	}
+	maps.Copy(inputs, t.Inputs)
+	return Task{
+		V: Version, Group: s.Group, Sector: s.ID, Step: step, Issue: t.Issue, Attempt: t.Attempt,
+		IssuedID: t.IssuedID, IssuedSeq: t.IssuedSeq, NotBefore: t.NotBefore, Spec: s.Spec, Inputs: inputs,
+	}, true
+}

@@ -50,6 +50,35 @@ type StepState struct {
 	redo       bool // may be issued again although it is done or permanently failed
 }
 
+// open tells whether the step's task is out: issued or claimed.
+func (t *StepState) open() bool { return t.Status == StatusIssued || t.Status == StatusRunning }
+
+// issuable tells whether an issued event may come next. A step that is open may be
+// issued again only if something that is not believed lies at its chain's end: whoever
+// reads the chain's last event then can't go on from there.
+func (t *StepState) issuable() bool {
+	switch t.Status {
+	case StatusWaiting:
+		return true
+	case StatusFailed:
+		return t.redo || t.Result.Class != Permanent
+	case StatusIssued, StatusRunning:
+		return t.disturbed && !t.revoke
+	}
+	return false
+}
+
+// nextAttempt is the attempt that the next issue has: a retryable failure spends one.
+func (t *StepState) nextAttempt() int {
+	switch {
+	case t.Issue == 0 || t.redo:
+		return 1
+	case t.Status == StatusFailed && t.Result.Class == Retryable:
+		return t.Attempt + 1
+	}
+	return max(t.Attempt, 1) // 0: an issue that came too early was the only one
+}
+
 // Parked tells whether the step waits for an operator: its last failure is permanent, or
 // was its last attempt.
 func (t StepState) Parked(p Policy) bool {
@@ -119,11 +148,25 @@ func (s *Sector) at(step Step) *StepState {
 	panic("phases: no such step: " + string(step))
 }
 
+// Parked lists the steps that wait for an operator, with their failures in Result.
+func (s *Sector) Parked(p Policy) []StepState {
+	var parked []StepState
+	if s.Status(p) == StatusParked {
+		for i := range s.steps {
+			if s.steps[i].Parked(p) {
+				parked = append(parked, s.steps[i])
+			}
+		}
+	}
+	return parked
+}
+
 // Status says where the sector stands.
 func (s *Sector) Status(p Policy) Status {
 	if s.ended.IsZero() {
 		for i := range s.steps {
-			if s.steps[i].Parked(p) && !(s.steps[i].Step == Precommit && s.outcome == StatusFailed) {
+			t := &s.steps[i]
+			if t.Parked(p) && (s.outcome == "" || t.Step == P6) {
 				return StatusParked
 			}
 		}
