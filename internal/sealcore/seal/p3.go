@@ -33,10 +33,14 @@ type Commit1 struct {
 // writes them as JSON. It changes no file.
 //
 // It fails at once if the files are not those of commD and commR, so that a wrong
-// directory is not found out by a refused proof.
+// directory is not found out by a refused proof; such an error wraps ErrOtherSector.
 //
 // Progress has the steps "vanilla proofs" and "verify", both in challenges.
 func P3(ctx context.Context, s Sector, commD, commR, seed sealcore.Domain, list []PieceInfo, p Paths, o Options) (*Commit1, error) {
+	if seed == (sealcore.Domain{}) {
+		// The reference lets it pass here and refuses it at p4.
+		return nil, errors.New("p3: the seed is all zeros: wait for the chain's randomness")
+	}
 	if err := checkCommitments(s.Params, commD, list); err != nil {
 		return nil, fmt.Errorf("p3: %w", err)
 	}
