@@ -2,6 +2,7 @@ package poseidon
 
 import (
 	"fmt"
+	"math/bits"
 
 	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr"
 )
@@ -10,18 +11,29 @@ import (
 // use one.
 type Hasher struct {
 	constants *Constants
-	start     []fr.Element // the state before the first S-box, without the preimage
+	start     []fr.Element   // the state before the first S-box, without the preimage
+	lanes     *laneConstants // of the eight-lane form; nil where the processor lacks it
 }
 
 func newHasher(c *Constants) *Hasher {
 	h := &Hasher{constants: c, start: append([]fr.Element(nil), c.Compressed[:c.Width]...)}
 	h.start[0].Add(&h.start[0], &c.DomainTag)
+	h.lanes = newLaneConstants(c)
 	return h
 }
 
 // Constants returns the numbers of the instance, for the circuit. They are shared:
 // don't change them.
 func (h *Hasher) Constants() *Constants { return h.constants }
+
+// Kernel names the form that SumBatch takes on this machine, for people: the eight-lane
+// one of AVX-512 IFMA, or one lane.
+func Kernel() string {
+	if hasIFMA() {
+		return "eight lanes, AVX-512 IFMA"
+	}
+	return "one lane"
+}
 
 // Arity returns how many elements a preimage has.
 func (h *Hasher) Arity() int { return h.constants.Arity }
@@ -34,11 +46,16 @@ func (h *Hasher) Sum(in []fr.Element) fr.Element {
 }
 
 // SumBatch hashes len(dst) preimages that lie one after the other in in, on the calling
-// goroutine. It panics if len(in) is not arity·len(dst). dst may not overlap in.
+// goroutine, eight at a time where the processor allows it. It panics if len(in) is not arity·len(dst). dst may not overlap in.
 func (h *Hasher) SumBatch(dst, in []fr.Element) {
 	arity := h.constants.Arity
 	if len(in) != arity*len(dst) {
 		panic(fmt.Sprintf("poseidon: %d elements are not %d preimages of %d", len(in), len(dst), arity))
+	}
+	for h.lanes != nil && len(dst) >= minLanes {
+		n := min(lanes, len(dst))
+		h.lanes.sum8(dst[:n], in[:n*arity], h.start)
+		dst, in = dst[n:], in[n*arity:]
 	}
 	for i := range dst {
 		h.sum(&dst[i], in[i*arity:(i+1)*arity])
@@ -131,4 +148,18 @@ func dot(z *fr.Element, a, b []fr.Element) {
 		sum.Add(&sum, t.Mul(&a[i], &b[i]))
 	}
 	*z = sum
+}
+
+// reduceOnce subtracts the modulus from z if z is not below it.
+func reduceOnce(z *fr.Element) {
+	const r0, r1, r2, r3 = 0xffffffff00000001, 0x53bda402fffe5bfe, 0x3339d80809a1d805, 0x73eda753299d7d48
+	var t fr.Element
+	var b uint64
+	t[0], b = bits.Sub64(z[0], r0, 0)
+	t[1], b = bits.Sub64(z[1], r1, b)
+	t[2], b = bits.Sub64(z[2], r2, b)
+	t[3], b = bits.Sub64(z[3], r3, b)
+	if b == 0 {
+		*z = t
+	}
 }

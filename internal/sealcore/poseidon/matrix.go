@@ -95,3 +95,13 @@ func (m Matrix) minor() Matrix {
 	}
 	return out
 }
+
+func (m Matrix) transposed() Matrix {
+	out := newMatrix(len(m))
+	for i := range m {
+		for j := range m[i] {
+			out[j][i] = m[i][j]
+		}
+	}
+	return out
+}
