@@ -1,0 +1,60 @@
+package sdr
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+
+	"sealfleet/internal/sealcore"
+)
+
+// Layout of what a label hashes.
+const (
+	prefixSize  = 2 * sealcore.NodeSize // replica id, then layer, node and zeros
+	layerOffset = sealcore.NodeSize     // uint32, big-endian
+	nodeOffset  = layerOffset + 4       // uint64, big-endian
+	inputSize   = prefixSize + sealcore.LabelParents*sealcore.NodeSize
+)
+
+// hasher computes labels of one layer.
+type hasher struct {
+	input     [inputSize]byte
+	prev, out []byte
+}
+
+func newHasher(replicaID sealcore.Domain, layer uint32, prev, out []byte) *hasher {
+	h := &hasher{prev: prev, out: out}
+	copy(h.input[:], replicaID[:])
+	binary.BigEndian.PutUint32(h.input[layerOffset:], layer)
+	return h
+}
+
+// hash computes the labels of a batch, with the help of crypto/sha256.
+func (h *hasher) hash(b *batch) {
+	const size = sealcore.NodeSize
+	all := h.input[prefixSize:]
+	once := all[:b.degree*size]
+	for i := range uint64(b.count) {
+		node := b.first + i
+		binary.BigEndian.PutUint64(h.input[nodeOffset:], node)
+		label := h.out[node*size:][:size]
+		if node == 0 {
+			h.store(label, sha256.Sum256(h.input[:prefixSize]))
+			continue
+		}
+		parents := b.parents[int(i)*b.degree:][:b.degree]
+		for j, p := range parents[:sealcore.DRGDegree] {
+			copy(once[j*size:][:size], h.out[uint64(p)*size:][:size])
+		}
+		for j, p := range parents[sealcore.DRGDegree:] {
+			copy(once[(sealcore.DRGDegree+j)*size:][:size], h.prev[uint64(p)*size:][:size])
+		}
+		for n := len(once); n < len(all); n += copy(all[n:], once) {
+		}
+		h.store(label, sha256.Sum256(h.input[:]))
+	}
+}
+
+func (h *hasher) store(label []byte, sum [sha256.Size]byte) {
+	sum[sealcore.NodeSize-1] &= 0x3f
+	copy(label, sum[:])
+}

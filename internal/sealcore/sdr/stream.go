@@ -1,0 +1,128 @@
+package sdr
+
+import (
+	"context"
+	"iter"
+	"sync"
+
+	"sealfleet/internal/sealcore"
+	"sealfleet/internal/sealcore/graph"
+)
+
+// batchNodes is how many nodes' parents are drawn at once: large enough that handing a batch over
+// costs nothing, small enough that a few of them stay in a core's cache.
+const batchNodes = 2048
+
+// batch holds the parents of some nodes in a row.
+type batch struct {
+	first   uint64   // node
+	count   int      // nodes
+	parents []uint32 // degree per node: base parents, then expander parents if there are any
+	degree  int      // 6 or 14
+}
+
+// stream draws the parents of a layer, batch after batch, ahead of the one who hashes.
+type stream struct {
+	ctx    context.Context
+	g      *graph.Graph
+	degree int
+	// Each producer draws every n-th batch and hands it over on its own channel; the consumer
+	// goes round. Batches that are used up come back on free.
+	full []chan *batch
+	free []chan *batch
+	wg   sync.WaitGroup
+}
+
+// ahead is how many batches each producer may be in front of the consumer.
+const ahead = 3
+
+func newStream(ctx context.Context, g *graph.Graph, expander bool, threads int) *stream {
+	s := &stream{ctx: ctx, g: g, degree: sealcore.DRGDegree}
+	if expander {
+		s.degree = sealcore.Degree
+	}
+	if g.Nodes() <= batchNodes {
+		threads = 1
+	}
+	producers := min(threads-1, 2)
+	for i := range max(0, producers) {
+		full, free := make(chan *batch, ahead), make(chan *batch, ahead)
+		for range ahead {
+			free <- s.newBatch()
+		}
+		s.full, s.free = append(s.full, full), append(s.free, free)
+		s.wg.Go(func() { s.produce(uint64(i), uint64(producers)) })
+	}
+	return s
+}
+
+func (s *stream) newBatch() *batch {
+	return &batch{degree: s.degree, parents: make([]uint32, batchNodes*s.degree)}
+}
+
+// wait returns when no producer is running any more.
+func (s *stream) wait() { s.wg.Wait() }
+
+func (s *stream) produce(i, producers uint64) {
+	for first := i * batchNodes; first < s.g.Nodes(); first += producers * batchNodes {
+		select {
+		case b := <-s.free[i]:
+			s.draw(b, first)
+			s.full[i] <- b // never blocks: there are no more batches than places
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// draw fills b with the parents of the nodes from first on.
+func (s *stream) draw(b *batch, first uint64) {
+	b.first = first
+	b.count = int(min(batchNodes, s.g.Nodes()-first))
+	var base [sealcore.DRGDegree]uint32
+	var exp [sealcore.ExpDegree]uint32
+	for i := range b.count {
+		out := b.parents[i*b.degree : (i+1)*b.degree]
+		s.g.BaseParents(first+uint64(i), &base)
+		copy(out, base[:])
+		if b.degree == sealcore.Degree {
+			s.g.ExpParents(first+uint64(i), &exp)
+			copy(out[sealcore.DRGDegree:], exp[:])
+		}
+	}
+}
+
+// batches yields the layer's batches in order; a batch is valid until the next one. It ends with
+// the context's error if that is done before.
+func (s *stream) batches() iter.Seq2[*batch, error] {
+	return func(yield func(*batch, error) bool) {
+		var own *batch // if there is no producer
+		if len(s.full) == 0 {
+			own = s.newBatch()
+		}
+		for n := 0; uint64(n)*batchNodes < s.g.Nodes(); n++ {
+			if err := s.ctx.Err(); err != nil {
+				yield(nil, err)
+				return
+			}
+			if own != nil {
+				s.draw(own, uint64(n)*batchNodes)
+				if !yield(own, nil) {
+					return
+				}
+				continue
+			}
+			i := n % len(s.full)
+			select {
+			case b := <-s.full[i]:
+				if !yield(b, nil) {
+					return
+				}
+				s.free[i] <- b
+			case <-s.ctx.Done():
+				yield(nil, s.ctx.Err())
+				return
+			}
+		}
+	}
+}
