@@ -103,11 +103,18 @@ func (f *Fault) Error() string { return f.Err.Error() }
 // Unwrap returns the cause.
 func (f *Fault) Unwrap() error { return f.Err }
 
-// classify wraps an error of the file system in its Fault.
 func classify(err error) error {
+	if err == nil {
+		return nil
+	}
+	return Classify(err)
+}
+
+// Classify gives an error of the file system its code and class.
+func Classify(err error) *Fault {
 	var fault *Fault
-	if err == nil || errors.As(err, &fault) {
-		return err
+	if errors.As(err, &fault) {
+		return &Fault{Code: fault.Code, Class: fault.Class, Err: err} // with what was said around it
 	}
 	code, class := "io", phases.Retryable
 	switch {
