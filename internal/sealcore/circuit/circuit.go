@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/sealcore/field"
@@ -47,30 +48,24 @@ func Synthesize(ctx context.Context, sink r1cs.Sink, params sealcore.Params, in 
 
 // supported refuses parameters for which there is no such circuit.
 func supported(p sealcore.Params) error {
+	arity := func(n int) bool { return n == 2 || n == 4 || n == 8 }
 	shape := p.Shape
 	switch {
-	case shape.Base != 8, shape.Sub != 0 && shape.Sub != 8, shape.Top != 0 && shape.Top != 2:
-		return fmt.Errorf("there is no circuit for tree shape %s: use 8-0-0, 8-8-0 or 8-8-2", shape)
+	case !arity(shape.Base), shape.Sub != 0 && !arity(shape.Sub), shape.Top != 0 && !arity(shape.Top):
+		return fmt.Errorf("there is no circuit for tree shape %s: nodes have 2, 4 or 8 children", shape)
 	case p.Layers != 2 && p.Layers != 11:
-		return fmt.Errorf("there is no circuit for %d layers: columns have 2 or 11", p.Layers)
+		return fmt.Errorf("there is no circuit for %d layers: columns have 2 or 11 rows", p.Layers)
 	case p.Challenges < 1:
 		return errors.New("a partition needs at least one challenge")
 	}
-	leaves := p.Nodes() / uint64(shape.BaseTrees())
-	if p.SectorSize%sealcore.NodeSize != 0 || leaves == 0 || 1<<(3*log8(leaves)) != leaves ||
-		leaves*uint64(shape.BaseTrees()) != p.Nodes() {
+	leaves := uint64(shape.BaseTrees())
+	for range pathsOf(p).replica.baseSteps {
+		leaves *= uint64(shape.Base)
+	}
+	if leaves*sealcore.NodeSize != p.SectorSize || leaves < 2 {
 		return fmt.Errorf("a sector of %d bytes does not fill trees of shape %s", p.SectorSize, shape)
 	}
 	return nil
-}
-
-// log8 returns how often n can be divided by 8 before it is below 8.
-func log8(n uint64) int {
-	steps := 0
-	for ; n >= 8; n /= 8 {
-		steps++
-	}
-	return steps
 }
 
 // synthesis is one pass over the circuit.
@@ -168,19 +163,15 @@ func (s *synthesis) inclusion(p *merkle.Proof, node, root gadget.Num, hash func(
 		if s.stopped() {
 			return
 		}
-		// As many bits as tell the children apart: one or three.
-		bits := 1
-		if len(step.Hashes) == 7 {
-			bits = 3
-		}
-		for i := range bits {
+		digits := bits.Len(uint(len(step.Hashes))) // as many as tell the children apart
+		for i := range digits {
 			number = append(number, b.AllocBit(step.Index>>i&1 == 1))
 		}
 		siblings := make([]gadget.Num, len(step.Hashes))
 		for i, h := range step.Hashes {
 			siblings[i] = s.num(h)
 		}
-		node = hash(b.Insert(node, number[len(number)-bits:], siblings))
+		node = hash(b.Insert(node, number[len(number)-digits:], siblings))
 	}
 	b.PackIntoInput(number)
 	b.Equal(node, root)

@@ -28,7 +28,7 @@ func Partition(c *vanilla.Commit1, k int) (PartitionInput, error) {
 
 // Blank returns an input of zeros, for the sake of the constraints alone.
 func Blank(params sealcore.Params) PartitionInput {
-	steps := func(n, arity int) []merkle.Step {
+	blanks := func(n, arity int) []merkle.Step {
 		if arity == 0 {
 			return nil
 		}
@@ -40,7 +40,7 @@ func Blank(params sealcore.Params) PartitionInput {
 	}
 	paths := pathsOf(params)
 	path := func(p pathShape) merkle.Proof {
-		return merkle.Proof{Base: steps(p.baseSteps, p.base), Sub: steps(1, p.sub), Top: steps(1, p.top)}
+		return merkle.Proof{Base: blanks(p.baseSteps, p.base), Sub: blanks(1, p.sub), Top: blanks(1, p.top)}
 	}
 	columns := func(n int) []vanilla.ColumnProof {
 		c := make([]vanilla.ColumnProof, n)
@@ -75,17 +75,22 @@ type pathShape struct {
 type paths struct{ data, replica pathShape }
 
 func pathsOf(p sealcore.Params) paths {
-	data := pathShape{base: 2}
-	for 1<<data.baseSteps < p.Nodes() {
-		data.baseSteps++
-	}
 	return paths{
-		data: data,
+		data: pathShape{base: 2, baseSteps: steps(p.Nodes(), 2)},
 		replica: pathShape{
 			base: p.Shape.Base, sub: p.Shape.Sub, top: p.Shape.Top,
-			baseSteps: log8(p.Nodes() / uint64(p.Shape.BaseTrees())),
+			baseSteps: steps(p.Nodes()/uint64(p.Shape.BaseTrees()), p.Shape.Base),
 		},
 	}
+}
+
+// steps returns how many rows lie above so many leaves.
+func steps(leaves uint64, arity int) int {
+	n := 0
+	for ; leaves > 1; leaves /= uint64(arity) {
+		n++
+	}
+	return n
 }
 
 // check refuses an input whose lengths are not those of the circuit, or that holds a

@@ -1,7 +1,7 @@
 package gadget
 
 // Insert puts a node among its siblings at the place that the bits give, the least
-// significant first: one bit and one sibling, or three bits and seven siblings. The bits
+// significant first: one bit for one sibling, two for three, or three for seven. The bits
 // must be plain variables. Any other number of siblings is a programmer's error.
 func (b *Builder) Insert(node Num, place []Bit, siblings []Num) []Num {
 	switch {
@@ -10,10 +10,30 @@ func (b *Builder) Insert(node Num, place []Bit, siblings []Num) []Num {
 			b.Pick(place[0], siblings[0], node),
 			b.Pick(place[0], node, siblings[0]),
 		}
+	case len(place) == 2 && len(siblings) == 3:
+		return b.insert4(node, place, siblings)
 	case len(place) == 3 && len(siblings) == 7:
 		return b.insert8(node, place, siblings)
 	}
-	panic("gadget: a node goes among 1 or 7 siblings")
+	panic("gadget: a node goes among 1, 3 or 7 siblings")
+}
+
+// insert4 is insert8 of half the width.
+func (b *Builder) insert4(n Num, place []Bit, s []Num) []Num {
+	b0, b1 := place[0], place[1]
+	var p [4]Num
+	t := b.Pick(b0, s[0], n)
+	p[0] = b.Pick(b1, s[0], t)
+
+	t = b.Pick(b0, n, s[0])
+	p[1] = b.Pick(b1, s[1], t)
+
+	t = b.Pick(b0, s[2], n)
+	p[2] = b.Pick(b1, t, s[1])
+
+	t = b.Pick(b0, n, s[2])
+	p[3] = b.Pick(b1, t, s[2])
+	return p[:]
 }
 
 // insert8 settles each position with as few choices as the positions allow:

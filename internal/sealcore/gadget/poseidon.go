@@ -10,7 +10,7 @@ import (
 	"sealfleet/internal/sealcore/r1cs"
 )
 
-// Poseidon hashes 2, 8 or 11 numbers, the arities of the proof of replication.
+// Poseidon hashes 2, 4, 8 or 11 numbers, the arities of the proof of replication.
 //
 // Each of its constraints defines one new variable, and its linear combinations depend
 // on the arity alone, some of them with dozens of terms. So they are worked out once for
@@ -53,6 +53,7 @@ type hashTemplate struct {
 
 var poseidonTemplates = map[int]func() *hashTemplate{
 	2:  sync.OnceValue(func() *hashTemplate { return newHashTemplate(2) }),
+	4:  sync.OnceValue(func() *hashTemplate { return newHashTemplate(4) }),
 	8:  sync.OnceValue(func() *hashTemplate { return newHashTemplate(8) }),
 	11: sync.OnceValue(func() *hashTemplate { return newHashTemplate(11) }),
 }
@@ -189,9 +190,7 @@ func newHashTemplate(arity int) *hashTemplate {
 	sbox := func(i int, pre, key *fr.Element) {
 		if first { // the tag
 			first = false
-			v := &state[0].constant
-			v.Add(v, pre)
-			quintic(v, v, key)
+			quintic(&state[0].constant, pre, key)
 			return
 		}
 		l := variable[i]
@@ -227,15 +226,19 @@ func newHashTemplate(arity int) *hashTemplate {
 	return t
 }
 
-// quintic sets z to x⁵, plus key if there is one. z and x may be the same.
-func quintic(z, x, key *fr.Element) {
-	var x2, x4 fr.Element
+// quintic sets x to (x + pre)⁵ + key, either of which may be nil, and returns the square
+// and the fourth power on the way.
+func quintic(x, pre, key *fr.Element) (x2, x4 fr.Element) {
+	if pre != nil {
+		x.Add(x, pre)
+	}
 	x2.Square(x)
 	x4.Square(&x2)
-	z.Mul(&x4, x)
+	x.Mul(&x4, x)
 	if key != nil {
-		z.Add(z, key)
+		x.Add(x, key)
 	}
+	return x2, x4
 }
 
 // witness computes the values of the variables that the template defines, in order. It
@@ -255,16 +258,7 @@ func (t *hashTemplate) witness(in []Num) []fr.Element {
 		if round > 0 {
 			values = append(values, *x)
 		}
-		if pre != nil {
-			x.Add(x, pre)
-		}
-		var x2, x4 fr.Element
-		x2.Square(x)
-		x4.Square(&x2)
-		x.Mul(&x4, x)
-		if key != nil {
-			x.Add(x, key)
-		}
+		x2, x4 := quintic(x, pre, key)
 		if round > 0 || i > 0 {
 			values = append(values, x2, x4, *x)
 		}

@@ -84,24 +84,24 @@ func NewDigest() *Digest {
 		d.empty <- make([]byte, 0, chunkSize+chunkSize/4)
 	}
 	d.out = <-d.empty
-	go d.hash()
+	go hash(d.full, d.empty, d.sums)
 	return d
 }
 
 // hash consumes what Enforce encodes. Its last sum is that of everything.
-func (d *Digest) hash() {
+func hash(full <-chan chunk, empty chan<- []byte, result chan<- []string) {
 	h := sha256.New()
 	var sums []string
 	sum := func() { sums = append(sums, hex.EncodeToString(h.Sum(nil))) }
-	for c := range d.full {
+	for c := range full {
 		h.Write(c.data)
 		if c.prefix {
 			sum()
 		}
-		d.empty <- c.data[:0]
+		empty <- c.data[:0]
 	}
 	sum()
-	d.sums <- sums
+	result <- sums
 }
 
 // AllocInput counts a public input.
