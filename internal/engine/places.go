@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"sealfleet/internal/phases"
+	"sealfleet/internal/storage"
+	"sealfleet/internal/throttle"
+)
+
+// LayoutPaths returns a sector's places on the share of its group.
+func LayoutPaths(l storage.Layout) Paths {
+	return Paths{
+		Unsealed: l.Unsealed(), Sealed: l.Sealed(), Cache: l.Cache(), P1JSON: l.P1JSON(), C1JSON: l.C1JSON(),
+		LocalDir: l.LocalDir, IP: l.IP,
+	}
+}
+
+func (r Request) layout() storage.Layout {
+	return storage.Layout{LocalDir: r.Paths.LocalDir, IP: r.Paths.IP, Sector: r.Sector}
+}
+
+// runCopy is p5.
+func runCopy(ctx context.Context, r Request, progress func(Progress)) (Result, error) {
+	if r.Copy == nil {
+		return Result{}, failf("bad_request", phases.Permanent, "p5 has no storage node to copy to")
+	}
+	limit := throttle.New(r.Copy.BytesPerSec)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		for {
+			select {
+			case n := <-r.Limits:
+				limit.SetRate(n)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	start := time.Now()
+	receipt, err := storage.Copy{
+		From: r.layout(), Node: r.Copy.Node, Dir: r.Copy.Dir, Limit: limit,
+		OnBytes: func(step string, done, total int64) { progress(Progress{step, uint64(done), uint64(total)}) },
+	}.Run(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	data, err := json.Marshal(receipt)
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{
+		Outputs: map[string]string{"storage_node": receipt.Node, "receipt": string(data)},
+		Bytes:   receipt.Bytes(),
+		Message: fmt.Sprintf("%d files, %d bytes copied and read back in %v", len(receipt.Files), receipt.Bytes(), time.Since(start).Round(time.Millisecond)),
+	}, nil
+}
+
+// runClean is p6.
+func runClean(ctx context.Context, r Request) (Result, error) {
+	if r.Clean == nil {
+		return Result{}, failf("bad_request", phases.Permanent, "p6 was not told what to remove")
+	}
+	note := ""
+	if r.Clean.Receipt {
+		text := r.Inputs["receipt"]
+		var receipt storage.Receipt
+		if err := json.Unmarshal([]byte(text), &receipt); err != nil {
+			return Result{}, failf("no_receipt", phases.Permanent, "p5 left no receipt (%q): nothing was deleted; mend: dispatcher redo %s --phase p5", text, r.Sector)
+		}
+		if r.Clean.NodeDir == "" {
+			note = fmt.Sprintf("storage node %s is not mounted here: p5's receipt was believed without looking", receipt.Node)
+		} else if err := storage.CheckReceipt(r.Clean.NodeDir, receipt, r.Sector); err != nil {
+			return Result{}, err
+		}
+	}
+	freed, err := storage.Clean{Of: r.layout(), Cache: true, Unsealed: r.Clean.Unsealed, Sealed: r.Clean.Sealed}.Run(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{Outputs: map[string]string{"bytes_freed": strconv.FormatInt(freed, 10)}, Bytes: freed, Message: note}, nil
+}
