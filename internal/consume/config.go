@@ -1,0 +1,155 @@
+package consume
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"sealfleet/internal/bus"
+	"sealfleet/internal/host"
+	"sealfleet/internal/logs"
+	"sealfleet/internal/phases"
+	"sealfleet/internal/settings"
+	"sealfleet/internal/storage"
+	"sealfleet/internal/web"
+)
+
+// Config is a consumer's settings.
+type Config struct {
+	Workers  Workers `env:"WORKERS" envDefault:"1:p1;1:p2,p3;1:p4,p5;4:p6" desc:"slots: number:phases;…, each entry its own slots (p1…p6, or the old names such as PreCommitPhase1)" example:"10:p1;1:p2,p3;1:p4,p5;4:p6"`
+	Groups   Groups  `env:"SEAL_GROUPS" envDefault:"group1" desc:"groups that this host works for; a bare number N is groupN" example:"group1,group2"`
+	HostName string  `env:"HOST_NAME" desc:"this host's name in the fleet; empty: the system's host name" example:"p1-host-3"`
+	IP       string  `env:"IP" desc:"own address, which names the directory of what p1 writes (LOCAL_DIR/nfs/IP); empty: the address of the default route" example:"10.10.13.22"`
+
+	LocalDir  string `env:"LOCAL_DIR" envDefault:"/sealer" desc:"directory with the shares of the group's P1 hosts" example:"/sealer"`
+	Nodes     Nodes  `env:"STORAGE_NODES" desc:"storage nodes for p5 and where they are mounted here" example:"node1=/mnt/node1,node2=/mnt/node2"`
+	CopyLimit int64  `env:"COPY_LIMIT_MB_PER_SEC" envDefault:"500" desc:"most that all copies of this host move together, 10^6 bytes per second, reading back included; 0: unlimited" example:"500"`
+
+	FetchWait    time.Duration `env:"FETCH_WAIT" envDefault:"60s" desc:"how long one request for a task waits at the server; a task that comes is handed over at once" example:"60s"`
+	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT" envDefault:"30s" desc:"on SIGTERM, how long running phases may go on before they are stopped and handed back" example:"4h"`
+
+	Engine       EngineKind `env:"ENGINE" envDefault:"builtin" desc:"what does the phases: builtin, or noop to measure the bus" example:"builtin"`
+	Threads      int        `env:"ENGINE_THREADS" envDefault:"0" desc:"most cores that one phase uses; 0: all" example:"14"`
+	ProofThreads int        `env:"BELLMAN_PROOF_THREADS" envDefault:"0" desc:"the same for p4 alone; 0: as ENGINE_THREADS" example:"3"`
+	CleanSealed  bool       `env:"CLEAN_SEALED" envDefault:"false" desc:"p6 also removes the local sealed file, once the storage node's copy was looked at again" example:"true"`
+	Parameters   string     `env:"FIL_PROOFS_PARAMETER_CACHE" envDefault:"/var/tmp/filecoin-proof-parameters" desc:"directory of p4's parameters" example:"/var/tmp/filecoin-proof-parameters"`
+
+	HTTPListen string `env:"HTTP_LISTEN" envDefault:"127.0.0.1:9471" desc:"address of /metrics, /livez and /readyz; off: none" example:"127.0.0.1:9471"`
+	HTTP       web.Access
+	Bus        bus.Config
+	Log        logs.Config
+}
+
+// EngineKind says what does the phases.
+type EngineKind string
+
+// The engines.
+const (
+	EngineBuiltin EngineKind = "builtin" // sealcore, in child processes
+	EngineNoop    EngineKind = "noop"    // nothing at all, in this process
+)
+
+// UnmarshalText refuses what is not an engine.
+func (e *EngineKind) UnmarshalText(text []byte) error {
+	switch kind := EngineKind(text); kind {
+	case EngineBuiltin, EngineNoop:
+		*e = kind
+		return nil
+	}
+	return errors.New("unknown engine: use builtin or noop")
+}
+
+// Validate fills in what the machine knows and refuses what can't work.
+func (c *Config) Validate() error {
+	fault := func(name, value, example, format string, args ...any) error {
+		return &settings.Fault{Name: name, Value: value, Example: example, Err: fmt.Errorf(format, args...)}
+	}
+	var faults []error
+	if c.HostName == "" {
+		name, err := host.Name()
+		if err != nil {
+			faults = append(faults, fault("HOST_NAME", name, "p1-host-3", "the system's name cannot be used: %w", err))
+		}
+		c.HostName = name
+	}
+	if err := host.CheckName(c.HostName); err != nil {
+		faults = append(faults, fault("HOST_NAME", c.HostName, "p1-host-3", "%w", err))
+	}
+	if phases.IsDispatcher(c.HostName) {
+		faults = append(faults, fault("HOST_NAME", c.HostName, "p1-host-3", "names that begin with dispatcher are the dispatchers'"))
+	}
+	if c.IP == "" {
+		c.IP = host.PrimaryIPv4()
+	}
+	if !filepath.IsAbs(c.LocalDir) {
+		faults = append(faults, fault("LOCAL_DIR", c.LocalDir, "/sealer", "must be an absolute path"))
+	} else if err := (storage.Layout{LocalDir: c.LocalDir, IP: c.IP, Sector: phases.SectorID(1000, 1)}).Validate(); err != nil {
+		faults = append(faults, fault("IP", c.IP, "10.10.13.22", "%w", err))
+	}
+	for _, n := range []struct {
+		name, example string
+		value         int64
+	}{
+		{"COPY_LIMIT_MB_PER_SEC", "500", c.CopyLimit}, {"ENGINE_THREADS", "14", int64(c.Threads)},
+		{"BELLMAN_PROOF_THREADS", "3", int64(c.ProofThreads)},
+	} {
+		if n.value < 0 || n.value > 1<<30 {
+			faults = append(faults, fault(n.name, fmt.Sprint(n.value), n.example, "must be 0 or more"))
+		}
+	}
+	if c.FetchWait < time.Second || c.FetchWait > time.Hour {
+		faults = append(faults, fault("FETCH_WAIT", c.FetchWait.String(), "60s", "use 1s to 1h"))
+	}
+	if c.DrainTimeout < 0 {
+		faults = append(faults, fault("DRAIN_TIMEOUT", c.DrainTimeout.String(), "4h", "must be 0s or more"))
+	}
+	return errors.Join(faults...)
+}
+
+// Supports tells whether some slot does a phase.
+func (c *Config) Supports(p phases.Step) bool {
+	for _, w := range c.Workers {
+		for _, q := range w.Phases {
+			if p == q {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// CheckPlaces tells what is wrong with the directories that the supported phases write.
+func (c *Config) CheckPlaces() error {
+	if c.Engine == EngineNoop {
+		return nil
+	}
+	var faults []error
+	if err := host.CheckDir(c.LocalDir); err != nil {
+		faults = append(faults, fmt.Errorf("LOCAL_DIR: %w", err))
+	} else if c.Supports(phases.P1) {
+		// p1's own directories: the fault that the old system met only at p2.
+		for _, kind := range []string{"cache", "sealed", "unsealed"} {
+			dir := filepath.Join(c.LocalDir, "nfs", c.IP, kind)
+			err := host.MakeDir(dir)
+			if err == nil {
+				err = host.CheckDir(dir)
+			}
+			if err != nil {
+				faults = append(faults, fmt.Errorf("LOCAL_DIR: %w", err))
+			}
+		}
+	}
+	if c.Supports(phases.P5) {
+		if len(c.Nodes) == 0 {
+			faults = append(faults, &settings.Fault{Name: "STORAGE_NODES", Example: "node1=/mnt/node1",
+				Err: errors.New("empty, but WORKERS has slots for p5: name at least one storage node")})
+		}
+		for _, n := range c.Nodes {
+			if err := host.CheckDir(n.Dir); err != nil {
+				faults = append(faults, fmt.Errorf("STORAGE_NODES: %s: %w", n.Name, err))
+			}
+		}
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,135 @@
+package consume
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"sealfleet/internal/engine"
+	"sealfleet/internal/host"
+	"sealfleet/internal/phases"
+	"sealfleet/internal/sealcore"
+	"sealfleet/internal/storage"
+)
+
+func fail(code string, class phases.Class, format string, args ...any) error {
+	return &engine.Error{Code: code, Class: class, Message: fmt.Sprintf(format, args...)}
+}
+
+// request makes the engine's request of a task. leave must be called when the engine has
+// ended.
+func (c *Consumer) request(ctx context.Context, t phases.Task) (r engine.Request, leave func(), err error) {
+	leave = func() {}
+	prover := sealcore.ProverID(t.Spec.Miner)
+	r = engine.Request{
+		V: engine.Version, Phase: t.Step, Sector: t.Sector, Attempt: t.Attempt,
+		ProofType: t.Spec.ProofType, ProverID: hex.EncodeToString(prover[:]), Number: t.Spec.Number,
+		Pieces: t.Spec.Pieces, Inputs: t.Inputs, Threads: c.cfg.Threads,
+	}
+	if c.cfg.Engine == EngineNoop {
+		return r, leave, nil
+	}
+	layout := storage.Layout{LocalDir: c.cfg.LocalDir, IP: t.Inputs["ip"], Sector: t.Sector}
+	switch t.Step {
+	case phases.P1:
+		layout.IP = c.cfg.IP
+		err = layout.Make()
+	case phases.P2:
+		// The share exists, or p1 did not run there; but a P2 host may have another user.
+		if layout.IP != "" {
+			err = layout.Make()
+		}
+	case phases.P4:
+		if c.cfg.ProofThreads > 0 {
+			r.Threads = c.cfg.ProofThreads
+		}
+	case phases.P5:
+		r.Copy, leave, err = c.copyTo(t, &r)
+	case phases.P6:
+		r.Clean, err = c.cleanOf(ctx, t)
+	}
+	if err == nil && layout.IP == "" && t.Step != phases.P6 {
+		err = fail("bad_request", phases.Permanent, "p1 left no address of its host: redo p1")
+	}
+	var fault *storage.Fault
+	if errors.As(err, &fault) {
+		err = fail(fault.Code, fault.Class, "%v", err)
+	}
+	r.Paths = engine.LayoutPaths(layout)
+	return r, leave, err
+}
+
+// copyTo chooses p5's storage node: the one that was submitted, else the one with most
+// room.
+func (c *Consumer) copyTo(t phases.Task, r *engine.Request) (*engine.Copy, func(), error) {
+	nothing := func() {}
+	var node Node
+	if name := t.Spec.StorageNode; name != "" {
+		var err error
+		if node, err = c.cfg.Nodes.find(name); err != nil {
+			return nil, nothing, fail("node_unknown", phases.Retryable, "%v", err)
+		}
+	} else {
+		most := int64(-1)
+		for _, n := range c.cfg.Nodes {
+			if free, err := host.FreeBytes(n.Dir); err == nil && free > most {
+				node, most = n, free
+			}
+		}
+		if most < 0 {
+			return nil, nothing, fail("storage_away", phases.Transient, "no storage node can be reached: look at the mounts of STORAGE_NODES")
+		}
+	}
+	first, changes, leave := c.shares.join()
+	r.Limits = changes
+	return &engine.Copy{Node: node.Name, Dir: node.Dir, BytesPerSec: first}, leave, nil
+}
+
+// cleanOf tells what p6 may remove. Of a sector that was sealed: the cache and the
+// unsealed copy, on p5's receipt. Of one that was given up (precommit refused for good,
+// or cancelled): everything. Without a receipt the chain itself must say that the sector
+// was given up; a message alone deletes nothing.
+func (c *Consumer) cleanOf(ctx context.Context, t phases.Task) (*engine.Clean, error) {
+	givenUp, err := c.givenUp(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if givenUp {
+		return &engine.Clean{Unsealed: true, Sealed: true}, nil
+	}
+	clean := &engine.Clean{Unsealed: true, Sealed: c.cfg.CleanSealed, Receipt: true}
+	var receipt storage.Receipt
+	if json.Unmarshal([]byte(t.Inputs["receipt"]), &receipt) == nil {
+		if node, err := c.cfg.Nodes.find(receipt.Node); err == nil {
+			clean.NodeDir = node.Dir
+		}
+	}
+	if clean.Sealed && clean.NodeDir == "" {
+		clean.Sealed = false // its only other copy can't be looked at from here
+	}
+	return clean, nil
+}
+
+// givenUp asks the chain whether a sector's precommit was refused for good or the sector
+// was cancelled.
+func (c *Consumer) givenUp(ctx context.Context, t phases.Task) (bool, error) {
+	if t.Inputs["receipt"] != "" && t.Inputs["commit_message"] != "" {
+		return false, nil // its proof has landed: nothing was given up
+	}
+	for _, step := range []phases.Step{phases.SectorEnd, phases.Precommit} {
+		last, err := c.bus.Last(ctx, t.Group, t.Sector, step)
+		if err != nil {
+			return false, fail("chain_unreadable", phases.Transient, "cannot read whether the sector was given up: %v", err)
+		}
+		if last == nil {
+			continue
+		}
+		if last.Type == phases.Cancelled ||
+			step == phases.Precommit && last.Type == phases.Failed && last.Result != nil && last.Result.Class == phases.Permanent {
+			return true, nil
+		}
+	}
+	return false, nil
+}
