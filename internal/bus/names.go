@@ -19,7 +19,6 @@ const (
 const (
 	eventSubjects   = "ev.>"
 	taskSubjects    = "seal.>"
-	laterSubjects   = "later.>" // tasks held back until their time, in the task stream
 	archiveSubjects = "archive.>"
 )
 
@@ -45,11 +44,6 @@ func TaskSubject(group string, step phases.Step, sector string, issue int) strin
 // taskFilter is what the durable of one phase of one group takes.
 func taskFilter(group string, step phases.Step) string {
 	return "seal." + group + "." + string(step) + ".>"
-}
-
-// laterSubject is where a task waits for its time.
-func laterSubject(group string, step phases.Step, sector string, issue int) string {
-	return "later." + strings.TrimPrefix(TaskSubject(group, step, sector, issue), "seal.")
 }
 
 // EventSubject is where an event is published: ev.<group>.<sector>.<step>.<actor>.

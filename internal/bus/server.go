@@ -1,6 +1,20 @@
 package bus
 
-import "log/slog"
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/google/renameio/v2"
+	"github.com/nats-io/nats-server/v2/server"
+)
 
 // ServerConfig is how the dispatcher's embedded server runs. It is used if NATS_URL is empty.
 type ServerConfig struct {
@@ -14,17 +28,201 @@ type ServerConfig struct {
 }
 
 // Server is an embedded NATS server.
-type Server struct{}
+type Server struct {
+	ns    *server.Server
+	dir   string
+	lock  *flock.Flock
+	local local
+}
 
-// StartEmbedded starts the server, and waits until it can be used.
-func StartEmbedded(c ServerConfig, log *slog.Logger) (*Server, error) { return nil, errNotBuilt }
+// startTimeout is how long recovery of a store may take before it is called a failure.
+const startTimeout = 2 * time.Minute
+
+// StartEmbedded starts the server, and waits until it can be used. On its first run it
+// makes the nkey seeds, which only this user can read. It refuses an address that others
+// can reach without TLS, and a store that another process uses.
+func StartEmbedded(c ServerConfig, log *slog.Logger) (*Server, error) {
+	host, port, err := c.address()
+	if err != nil {
+		return nil, err
+	}
+	if c.StateDir == "" {
+		return nil, errors.New("STATE_DIR is empty: the embedded server needs a directory for its streams (example: STATE_DIR=/var/lib/sealfleet)")
+	}
+	dir := natsDir(c.StateDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("STATE_DIR=%q: %w; make it writable for this user", c.StateDir, err)
+	}
+	lock := flock.New(filepath.Join(dir, "lock"))
+	if ok, err := lock.TryLock(); err != nil || !ok {
+		return nil, errors.Join(fmt.Errorf("another dispatcher runs its embedded server in %s: give this one another STATE_DIR, or the other's address as NATS_URL", dir), err)
+	}
+	s := &Server{dir: dir, lock: lock}
+	if err := s.run(c, host, port, log); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c ServerConfig) address() (host string, port int, err error) {
+	fault := func(err error) error {
+		return fmt.Errorf("SERVER_LISTEN=%q: %w (example: 127.0.0.1:4222)", c.Listen, err)
+	}
+	host, p, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return "", 0, fault(err)
+	}
+	if port, err = strconv.Atoi(p); err != nil || port < -1 || port > 65535 {
+		return "", 0, fault(errors.New("the port is not a number from 1 to 65535"))
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	if (c.Cert == "") != (c.Key == "") {
+		return "", 0, errors.New("SERVER_CERT and SERVER_KEY belong together: set both or none")
+	}
+	ip := net.ParseIP(host)
+	if loopback := host == "localhost" || ip != nil && ip.IsLoopback(); !loopback && c.Cert == "" {
+		return "", 0, fault(errors.New("other machines can reach this address, and it would speak to them in clear: set SERVER_CERT and SERVER_KEY, or listen on 127.0.0.1"))
+	}
+	return host, port, nil
+}
+
+func (s *Server) run(c ServerConfig, host string, port int, log *slog.Logger) error {
+	dispatcher, err := ensureSeed(s.DispatcherSeed())
+	if err != nil {
+		return err
+	}
+	hosts, err := ensureSeed(s.HostSeed())
+	if err != nil {
+		return err
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		name = "unnamed"
+	}
+	o := &server.Options{
+		ServerName: "sealfleet-" + name, Host: host, Port: port,
+		JetStream: true, StoreDir: filepath.Join(s.dir, "store"), SyncAlways: c.Sync,
+		PingInterval: pingInterval, MaxPingsOut: pingsOut,
+		NoSigs: true, NoLog: true,
+		Nkeys: []*server.NkeyUser{
+			{Nkey: dispatcher},
+			{Nkey: hosts, Permissions: hostPermissions()},
+		},
+	}
+	if c.Cert != "" {
+		if o.TLSConfig, err = server.GenTLSConfig(&server.TLSConfigOpts{CertFile: c.Cert, KeyFile: c.Key}); err != nil {
+			return fmt.Errorf("SERVER_CERT=%q: %w", c.Cert, err)
+		}
+		o.TLSTimeout = 5
+	}
+	if s.ns, err = server.NewServer(o); err != nil {
+		return fmt.Errorf("embedded NATS server: %w", err)
+	}
+	s.ns.SetLoggerV2(serverLog{log}, false, false, false)
+	go s.ns.Start()
+	if !s.ns.ReadyForConnections(startTimeout) {
+		return fmt.Errorf("the embedded NATS server did not start on %s within %s: see the lines above; is the address in use?", c.Listen, startTimeout)
+	}
+	s.local = local{URL: s.url(host, c.Cert != ""), DispatcherSeed: filepath.Base(s.DispatcherSeed()), HostSeed: filepath.Base(s.HostSeed()), PID: os.Getpid()}
+	return s.local.write(s.dir)
+}
+
+func (s *Server) url(host string, tls bool) string {
+	scheme := "nats"
+	if tls {
+		scheme = "tls"
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		// A certificate names the machine; it cannot name 0.0.0.0.
+		if name, err := os.Hostname(); err == nil {
+			host = name
+		}
+	}
+	port := s.ns.Addr().(*net.TCPAddr).Port
+	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// hostPermissions are those of all hosts that use the embedded server's one host seed.
+// A server with a user for each host can be stricter: see docs/operations.
+func hostPermissions() *server.Permissions {
+	return &server.Permissions{
+		Publish: &server.SubjectPermission{
+			Allow: []string{
+				"$JS.API.CONSUMER.INFO." + TasksStream + ".*",
+				"$JS.API.CONSUMER.MSG.NEXT." + TasksStream + ".*",
+				"$JS.API.DIRECT.GET." + EventsStream + ".ev.>",
+				"$JS.ACK." + TasksStream + ".>", "$JS.ACK.*.*." + TasksStream + ".>",
+				eventSubjects, presencePrefix + "*",
+			},
+			Deny: []string{"ev.*.*.sector.*", "ev.*.*.*.dispatcher"},
+		},
+		Subscribe: &server.SubjectPermission{Deny: []string{"$SYS.>", "_INBOX.>"}},
+	}
+}
 
 // ClientURL is where other programs reach the server.
-func (s *Server) ClientURL() string { return "" }
+func (s *Server) ClientURL() string { return s.local.URL }
 
-// DispatcherSeed and HostSeed are files with nkey seeds.
-func (s *Server) DispatcherSeed() string { return "" }
-func (s *Server) HostSeed() string       { return "" }
+// DispatcherSeed is the file with the nkey seed of dispatchers and operators.
+func (s *Server) DispatcherSeed() string { return filepath.Join(s.dir, "dispatcher.nk") }
+
+// HostSeed is the file with the nkey seed of hosts: copy it to each of them.
+func (s *Server) HostSeed() string { return filepath.Join(s.dir, "host.nk") }
+
+// Hint is what to type so that the nats CLI reaches the server.
+func (s *Server) Hint() string {
+	return "export NATS_URL=" + s.ClientURL() + " NATS_NKEY=" + s.DispatcherSeed()
+}
 
 // Close stops the server and waits for it.
-func (s *Server) Close() {}
+func (s *Server) Close() {
+	if s.ns != nil {
+		s.ns.Shutdown()
+		s.ns.WaitForShutdown()
+	}
+	_ = s.lock.Unlock() // the process's end would do it as well
+}
+
+// local is what the embedded server leaves in its directory for the programs of this
+// machine: where it listens, and which seeds open it.
+type local struct {
+	URL            string `json:"url"`
+	DispatcherSeed string `json:"dispatcher_seed"` // in the same directory
+	HostSeed       string `json:"host_seed"`
+	PID            int    `json:"pid"`
+}
+
+func natsDir(stateDir string) string { return filepath.Join(stateDir, "nats") }
+
+const localFile = "server.json"
+
+func (l local) write(dir string) error {
+	data, err := json.MarshalIndent(l, "", "  ")
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(filepath.Join(dir, localFile), append(data, '\n'), 0o644)
+}
+
+func readLocal(stateDir string) (local, error) {
+	path := filepath.Join(natsDir(stateDir), localFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return local{}, fmt.Errorf("NATS_URL is empty, and no dispatcher with an embedded server was found: %w; set NATS_URL (example: nats://nats1:4222), or STATE_DIR to that of the dispatcher", err)
+	}
+	var l local
+	if err := json.Unmarshal(data, &l); err != nil {
+		return local{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return l, nil
+}
+
+func (l local) seed(stateDir string, r Role) string {
+	if r == RoleHost {
+		return filepath.Join(natsDir(stateDir), l.HostSeed)
+	}
+	return filepath.Join(natsDir(stateDir), l.DispatcherSeed)
+}

@@ -1,0 +1,552 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sealfleet/internal/phases"
+
+	"github.com/nats-io/nats.go"
+	"github.com/oklog/ulid/v2"
+)
+
+// patience is how long a test waits for what must come; nothing is asserted about time.
+const patience = 30 * time.Second
+
+func testLog(t testing.TB) *slog.Logger {
+	if os.Getenv("SEALFLEET_TEST_LOG") != "" {
+		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+type fleet struct {
+	dir    string
+	server *Server
+	*Bus
+}
+
+// newFleet starts an embedded server and a dispatcher's bus with the streams of group1.
+func newFleet(t testing.TB, change func(*Config)) *fleet {
+	t.Helper()
+	f := &fleet{dir: t.TempDir()}
+	f.startServer(t, "127.0.0.1:0")
+	c := Config{StateDir: f.dir, AckWait: 2 * time.Minute, Server: f.server}
+	if change != nil {
+		change(&c)
+	}
+	f.Bus = connect(t, c, "dispatcher-a")
+	if _, err := f.Apply(testContext(t), []string{"group1"}); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (f *fleet) startServer(t testing.TB, listen string) {
+	t.Helper()
+	s, err := StartEmbedded(ServerConfig{Listen: listen, StateDir: f.dir}, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.server = s
+	t.Cleanup(s.Close)
+}
+
+func connect(t testing.TB, c Config, name string) *Bus {
+	t.Helper()
+	b, err := Connect(testContext(t), c, name, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	return b
+}
+
+// host connects as a host, over the network, with the host's seed.
+func (f *fleet) host(t testing.TB, name string) *Bus {
+	return connect(t, Config{StateDir: f.dir, AckWait: f.cfg.AckWait, Role: RoleHost}, name)
+}
+
+const testSector = "s-t01000-7"
+
+func event(typ phases.EventType, step phases.Step, by string) phases.Event {
+	return phases.Event{
+		V: phases.Version, ID: ulid.Make().String(), Type: typ, Group: "group1", Sector: testSector,
+		Step: step, Host: by, At: time.Now().UTC(), Issue: 1, Attempt: 1,
+	}
+}
+
+func task(n int) phases.Task {
+	return phases.Task{
+		V: phases.Version, Group: "group1", Sector: phases.SectorID(1000, uint64(n)), Step: phases.P1,
+		Issue: 1, Attempt: 1, IssuedID: ulid.Make().String(),
+	}
+}
+
+func TestOneOfManyWinsTheChain(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	issued := event(phases.Issued, phases.P1, "dispatcher-a")
+	seq, err := f.Append(ctx, issued, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hosts = 40
+	var won, lost []string
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for i := range hosts {
+		b := f.Bus
+		if i%4 == 0 {
+			b = f.host(t, fmt.Sprintf("host%d", i))
+		}
+		all.Go(func() {
+			e := event(phases.Claimed, phases.P1, fmt.Sprintf("host%d", i))
+			e.PrevID, e.ClaimID = issued.ID, e.ID
+			_, err := b.Append(ctx, e, seq)
+			var c *ConflictError
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				won = append(won, e.ID)
+			case errors.As(err, &c) && errors.Is(err, ErrConflict) && c.Other != nil && c.Other.ID != e.ID:
+				lost = append(lost, c.Other.ID)
+			default:
+				t.Errorf("host%d: %v", i, err)
+			}
+		})
+	}
+	all.Wait()
+	if len(won) != 1 || len(lost) != hosts-1 {
+		t.Fatalf("%d won and %d lost, want 1 and %d", len(won), len(lost), hosts-1)
+	}
+	for _, id := range lost {
+		if id != won[0] {
+			t.Fatalf("a loser was told of %s, the winner is %s", id, won[0])
+		}
+	}
+	last, err := f.Last(ctx, "group1", testSector, phases.P1)
+	if err != nil || last == nil || last.ID != won[0] || last.Seq <= seq {
+		t.Fatalf("the chain's last event is %+v (%v), want %s", last, err, won[0])
+	}
+}
+
+func TestAppendingTheSameEventAgainIsSuccess(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	for name, b := range map[string]*Bus{"dispatcher-a": f.Bus, "host1": f.host(t, "host1")} {
+		step := phases.P2
+		e := event(phases.Issued, step, name)
+		if name == "host1" {
+			e = event(phases.Claimed, phases.P3, name)
+			e.ClaimID = "c"
+			step = phases.P3
+		}
+		first, err := b.Append(ctx, e, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := b.Append(ctx, e, 0)
+		if err != nil || again != first {
+			t.Fatalf("%s: the second time gave %d, %v, want %d", name, again, err, first)
+		}
+		next := event(phases.Done, step, name)
+		next.PrevID, next.ClaimID = e.ID, e.ClaimID
+		if _, err := b.Append(ctx, next, first); err != nil {
+			t.Fatal(err)
+		}
+		// Its answer came so late that the chain has moved on.
+		if _, err := b.Append(ctx, e, 0); err != nil {
+			t.Fatalf("%s: after the chain moved on: %v", name, err)
+		}
+	}
+}
+
+func TestASectorIsSubmittedOnceOverAllGroups(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	for i, group := range []string{"group1", "group2", "group1"} {
+		e := event(phases.Submitted, phases.SectorEnd, "dispatcher-cli")
+		e.Group = group
+		_, err := f.Append(ctx, e, 0)
+		if i == 0 && err != nil || i > 0 && !errors.Is(err, ErrConflict) {
+			t.Fatalf("submission %d to %s: %v", i, group, err)
+		}
+	}
+}
+
+func TestHistoryReplayAndFollowKeepStreamOrder(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	var want []string
+	add := func(step phases.Step) {
+		e := event(phases.Issued, step, "dispatcher-a")
+		if _, err := f.Append(ctx, e, 0); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, e.ID)
+	}
+	add(phases.P1)
+	add(phases.P2)
+	if err := f.nc.Publish("ev.group1."+testSector+".p3.host9", []byte("no json")); err != nil {
+		t.Fatal(err)
+	}
+	want = append(want, "")
+	add(phases.P4)
+	got := func(events []phases.Event) {
+		t.Helper()
+		if len(events) != len(want) {
+			t.Fatalf("%d events, want %d", len(events), len(want))
+		}
+		for i, e := range events {
+			if e.ID != want[i] || e.Seq != uint64(i+1) || e.Sector != testSector || (e.ID == "") != (e.V == 0) {
+				t.Fatalf("event %d is %+v, want id %q", i, e, want[i])
+			}
+		}
+	}
+	history, err := f.History(ctx, testSector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got(history)
+
+	var replayed []phases.Event
+	last, err := f.Replay(ctx, func(e phases.Event) error { replayed = append(replayed, e); return nil })
+	if err != nil || last != 4 {
+		t.Fatalf("replay up to %d: %v", last, err)
+	}
+	got(replayed)
+
+	add(phases.P5)
+	enough := errors.New("enough")
+	var followed []phases.Event
+	err = f.Follow(ctx, last+1, func(e phases.Event) error {
+		followed = append(followed, e)
+		if len(followed) == 1 {
+			add(phases.P6)
+			return nil
+		}
+		return enough
+	})
+	if !errors.Is(err, enough) {
+		t.Fatal(err)
+	}
+	got(append(history, followed...))
+}
+
+func TestTasks(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	host := f.host(t, "host1")
+	one := task(1)
+	for range 2 { // the second is refused by the server, and no error
+		if err := f.PublishTask(ctx, one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	retry := one
+	retry.Issue, retry.Attempt = 2, 2
+	if err := f.PublishTask(ctx, retry); err != nil {
+		t.Fatalf("a retry is refused: %v", err)
+	}
+	for _, want := range []phases.Task{one, retry} {
+		l, err := host.Fetch(ctx, "group1", phases.P1, patience)
+		if err != nil || l == nil {
+			t.Fatalf("no task: %v", err)
+		}
+		if l.Task.Issue != want.Issue || l.Task.IssuedID != want.IssuedID || l.Deliveries != 1 {
+			t.Fatalf("got %+v", l)
+		}
+		there, err := f.TaskExists(ctx, "group1", phases.P1, one.Sector, want.Issue)
+		if err != nil || !there {
+			t.Fatalf("a task in a host's hands is not seen: %v", err)
+		}
+		if err := l.Extend(); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Ack(ctx); err != nil {
+			t.Fatal(err)
+		}
+		there, err = f.TaskExists(ctx, "group1", phases.P1, one.Sector, want.Issue)
+		if err != nil || there {
+			t.Fatalf("an acknowledged task is still seen: %v", err)
+		}
+	}
+	l, err := host.Fetch(ctx, "group1", phases.P1, time.Millisecond)
+	if l != nil || err != nil {
+		t.Fatalf("got %+v, %v from an empty queue", l, err)
+	}
+}
+
+func TestFetchTellsThatThereIsNoConsumer(t *testing.T) {
+	f := newFleet(t, nil)
+	_, err := f.Fetch(testContext(t), "group9", phases.P1, patience)
+	if !errors.Is(err, ErrNoConsumer) || !strings.Contains(err.Error(), "bus apply") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestNakGivesTheTaskToTheNext(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	if err := f.PublishTask(ctx, task(1)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := f.Fetch(ctx, "group1", phases.P1, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Nak(0); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = f.Fetch(ctx, "group1", phases.P1, patience); err != nil || l == nil || l.Deliveries != 2 {
+		t.Fatalf("got %+v, %v", l, err)
+	}
+}
+
+// A task that comes for a pull whose caller is gone must not wait out its lease.
+func TestATaskForAnAbandonedPullIsHandedBack(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	gone, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := f.Fetch(gone, "group1", phases.P1, patience)
+		ended <- err
+	}()
+	f.untilWaiting(t, 1)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	// The server still holds the pull, and gives it the task first.
+	if err := f.PublishTask(ctx, task(1)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := f.Fetch(ctx, "group1", phases.P1, patience)
+	if err != nil || l == nil || l.Deliveries != 2 {
+		t.Fatalf("got %+v, %v, want the task's second delivery", l, err)
+	}
+}
+
+// untilWaiting returns when so many pulls wait on group1-p1.
+func (f *fleet) untilWaiting(t testing.TB, n int) {
+	t.Helper()
+	ctx := testContext(t)
+	for try := 0; ; try++ {
+		c, err := f.js.Consumer(ctx, TasksStream, Durable("group1", phases.P1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.CachedInfo().NumWaiting >= n {
+			return
+		}
+		if !pause(ctx, min(try, 3)) {
+			t.Fatalf("%d pulls wait, want %d", c.CachedInfo().NumWaiting, n)
+		}
+	}
+}
+
+func TestMoreThan512PullsMayWait(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	const slots = 700
+	got := make(chan *Lease, slots)
+	for range slots {
+		go func() {
+			l, err := f.Fetch(ctx, "group1", phases.P1, patience)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- l
+		}()
+	}
+	f.untilWaiting(t, slots)
+	for i := range slots {
+		if err := f.PublishTask(ctx, task(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	had := map[string]bool{}
+	for range slots {
+		l := <-got
+		if l == nil || had[l.Task.Sector] {
+			t.Fatalf("got %+v", l)
+		}
+		had[l.Task.Sector] = true
+	}
+}
+
+func TestATaskIsHeldBackUntilItsTime(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	later := task(1)
+	later.NotBefore = time.Now().Add(1200 * time.Millisecond)
+	for range 2 {
+		if err := f.PublishTask(ctx, later); err != nil {
+			t.Fatal(err)
+		}
+	}
+	there, err := f.TaskExists(ctx, later.Group, later.Step, later.Sector, later.Issue)
+	if err != nil || !there {
+		t.Fatalf("a task that is held back is not seen: %v", err)
+	}
+	tasks, strangers, err := f.Tasks(ctx)
+	if err != nil || len(tasks) != 1 || len(strangers) != 0 || !tasks[TaskKey{"group1", phases.P1, later.Sector, 1}] {
+		t.Fatalf("tasks %v, strangers %v: %v", tasks, strangers, err)
+	}
+	l, err := f.Fetch(ctx, "group1", phases.P1, patience)
+	if err != nil || l == nil {
+		t.Fatalf("it never came: %v", err)
+	}
+	if now := time.Now(); now.Before(later.NotBefore) {
+		t.Fatalf("it came %s early", later.NotBefore.Sub(now))
+	}
+	if err := l.Ack(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if tasks, _, err = f.Tasks(ctx); err != nil || len(tasks) != 0 {
+		t.Fatalf("tasks %v are left: %v", tasks, err)
+	}
+}
+
+func TestPoisonIsSetAsideAndBlocksNothing(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx, cancel := context.WithCancel(testContext(t))
+	poison := map[string]string{
+		"seal.group1.p1.s-t01000-1.1":              "garbage",
+		"seal.group1.p1.strange":                   "{}",
+		"ev.group1.s-t01000-1.p1.host1":            "garbage",
+		"ev.group1.s-t01000-2.p1.host1":            `{"v":1,"id":"x","group":"group1","sector":"s-t01000-3","phase":"p1","host":"host1"}`,
+		"ev.much.too.long.to.be.a.subject.of.ours": "{}",
+	}
+	for subject, data := range poison {
+		if _, err := f.publish(ctx, &nats.Msg{Subject: subject, Data: []byte(data)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.PublishTask(ctx, task(5)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := f.Fetch(ctx, "group1", phases.P1, patience)
+	if err != nil || l == nil || l.Task.Sector != "s-t01000-5" {
+		t.Fatalf("got %+v, %v", l, err)
+	}
+	good := event(phases.Issued, phases.P1, "dispatcher-a")
+	if _, err := f.Append(ctx, good, 0); err != nil {
+		t.Fatal(err)
+	}
+	var got []phases.Event
+	err = f.Work(ctx, func(_ context.Context, d Delivery) {
+		got = append(got, d.Event)
+		if err := d.Ack(); err != nil {
+			t.Error(err)
+		}
+		cancel()
+	})
+	if !errors.Is(err, context.Canceled) || len(got) != 1 || got[0].ID != good.ID {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if n := f.SetAside(); n != uint64(len(poison)) {
+		t.Fatalf("%d messages were set aside, want %d", n, len(poison))
+	}
+}
+
+func TestWorkKeepsASectorsOrderAndSharesBetweenDispatchers(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx, cancel := context.WithCancel(testContext(t))
+	second := connect(t, Config{StateDir: f.dir}, "dispatcher-b")
+	const sectors, each = 20, 8
+	var mu sync.Mutex
+	seen := map[string][]uint64{}
+	total := 0
+	handle := func(_ context.Context, d Delivery) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[d.Event.Sector] = append(seen[d.Event.Sector], d.Event.Seq)
+		if err := d.Ack(); err != nil {
+			t.Error(err)
+		}
+		if total++; total == sectors*each {
+			cancel()
+		}
+	}
+	for i := range each {
+		for n := range sectors {
+			e := event(phases.Issued, phases.Steps()[i], "dispatcher-a")
+			e.Sector = phases.SectorID(1000, uint64(n))
+			if _, err := f.Append(ctx, e, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var all sync.WaitGroup
+	for _, b := range []*Bus{f.Bus, second} {
+		all.Go(func() {
+			if err := b.Work(ctx, handle); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if total != sectors*each {
+		t.Fatalf("%d deliveries, want %d", total, sectors*each)
+	}
+	had := map[uint64]bool{}
+	for s, seqs := range seen {
+		for _, q := range seqs {
+			if had[q] {
+				t.Fatalf("event %d of %s was given out twice", q, s)
+			}
+			had[q] = true
+		}
+	}
+}
+
+func TestArchive(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	if a, err := f.Archived(ctx, testSector); a != nil || err != nil {
+		t.Fatalf("got %+v, %v", a, err)
+	}
+	for _, o := range []phases.Status{phases.StatusFinished, phases.StatusFailed} {
+		if err := f.Archive(ctx, testSector, Tombstone{Group: "group1", Outcome: o, At: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, err := f.Archived(ctx, testSector)
+	if err != nil || a == nil || a.Outcome != phases.StatusFinished || a.Sector != testSector {
+		t.Fatalf("got %+v, %v, want the first tombstone", a, err)
+	}
+}
+
+func TestStateFilesAreUnderTheStateDirectory(t *testing.T) {
+	f := newFleet(t, nil)
+	if _, err := f.Append(testContext(t), event(phases.Issued, phases.P1, "dispatcher-a"), 0); err != nil {
+		t.Fatal(err)
+	}
+	f.Bus.Close()
+	for name, mode := range map[string]os.FileMode{
+		"nats/dispatcher.nk": 0o600, "nats/host.nk": 0o600, "nats/server.json": 0o644, "bus-seen.json": 0o644,
+	} {
+		info, err := os.Stat(filepath.Join(f.dir, name))
+		if err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v, want mode %o", name, info, err, mode)
+		}
+	}
+}

@@ -1,0 +1,86 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// request asks the server once. An error of the transport wraps ErrUnreachable, a
+// refusal is an *apiError.
+func (b *Bus) request(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	r, err := b.nc.RequestMsgWithContext(ctx, m)
+	switch {
+	case err == nil:
+		return r, nil
+	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject):
+		return nil, err
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, fmt.Errorf("%w: nobody answers on %s: JetStream is off, or its stream does not exist (dispatcher bus plan)", ErrUnreachable, m.Subject)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+}
+
+// api asks JetStream's API, and decodes the answer into out.
+func (b *Bus) api(ctx context.Context, subject string, in, out any) error {
+	data, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	r, err := b.request(ctx, &nats.Msg{Subject: subject, Data: data})
+	if err != nil {
+		return err
+	}
+	var refusal struct {
+		Error *apiError `json:"error"`
+	}
+	if err := json.Unmarshal(r.Data, &refusal); err != nil {
+		return fmt.Errorf("%s: strange answer: %w", subject, err)
+	}
+	if refusal.Error != nil {
+		return refusal.Error
+	}
+	return json.Unmarshal(r.Data, out)
+}
+
+// publish writes a message to its stream once, and returns its sequence.
+func (b *Bus) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
+	r, err := b.request(ctx, m)
+	if err != nil {
+		return 0, err
+	}
+	var ack struct {
+		Seq   uint64    `json:"seq"`
+		Error *apiError `json:"error"`
+	}
+	if err := json.Unmarshal(r.Data, &ack); err != nil {
+		return 0, fmt.Errorf("%s: strange answer: %w", m.Subject, err)
+	}
+	if ack.Error != nil {
+		return 0, ack.Error
+	}
+	if ack.Seq == 0 {
+		return 0, fmt.Errorf("%s: strange answer: %s", m.Subject, r.Data)
+	}
+	return ack.Seq, nil
+}
+
+// pause waits before the next try, longer each time; false when ctx ended.
+func pause(ctx context.Context, try int) bool {
+	wait := min(10*time.Millisecond<<min(try, 10), 2*time.Second)
+	t := time.NewTimer(wait + rand.N(wait/2))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
