@@ -95,6 +95,10 @@ type Chain interface {
 	Head(ctx context.Context) (Epoch, error)
 	// Ticket draws the randomness that a new sector's p1 starts from.
 	Ticket(ctx context.Context, miner, number uint64) (Ticket, error)
+	// TicketUsable tells whether a precommit with a ticket of this epoch can still land.
+	// A retried p1 keeps its ticket as long as it can, because its finished layers hang
+	// on it.
+	TicketUsable(ctx context.Context, e Epoch) (bool, error)
 	// Precommit sends a sector's precommit if it was never sent, and tells how it stands.
 	Precommit(ctx context.Context, r PrecommitRequest) (Outcome, error)
 	// Commit sends a sector's proof if it was never sent, and tells how it stands.

@@ -61,10 +61,13 @@ type Dev struct {
 }
 
 // NewDev makes a development chain. A nil verifier refuses every proof that is not
-// empty; a nil now is the wall clock.
+// empty; a nil now is the wall clock; a zero genesis is that of the settings' default.
 func NewDev(cfg DevConfig, verify Verifier, now func() time.Time) *Dev {
 	if now == nil {
 		now = time.Now
+	}
+	if cfg.Genesis.IsZero() { // too long ago for a time.Duration
+		cfg.Genesis = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
 	return &Dev{cfg: cfg, verify: verify, now: now}
 }
@@ -77,6 +80,9 @@ func (d *Dev) Ticket(_ context.Context, miner, number uint64) (Ticket, error) {
 	e := max(d.epochAt(d.now())-Epoch(d.cfg.TicketLookback), 0)
 	return Ticket{Value: d.randomness("ticket", miner, number, e), Epoch: e}, nil
 }
+
+// TicketUsable is always true: this chain's tickets do not age.
+func (d *Dev) TicketUsable(context.Context, Epoch) (bool, error) { return true, nil }
 
 // Precommit tells how a sector's precommit stands.
 func (d *Dev) Precommit(_ context.Context, r PrecommitRequest) (Outcome, error) {

@@ -1,0 +1,268 @@
+package dispatch
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"sealfleet/internal/bus"
+	"sealfleet/internal/chain"
+	"sealfleet/internal/phases"
+)
+
+// reason tells the metrics why a sector was looked at.
+type reason string
+
+const (
+	byEvent reason = "event"     // a delivery: the normal way
+	byCare  reason = "aftercare" // what is due now was left by somebody
+)
+
+// nakAfter is how soon an event comes again that could not be acted on.
+const nakAfter = time.Second
+
+// handle acts on one delivery of the durable that the dispatchers share. It acknowledges
+// when everything that follows from the event is in the log and in the task stream.
+func (d *Dispatcher) handle(ctx context.Context, m bus.Delivery) {
+	e := m.Event
+	if e.V < 1 || e.V > phases.Version {
+		why := fmt.Sprintf("event version %d, this release knows %d", e.V, phases.Version)
+		if err := m.SetAside(why); err != nil {
+			d.Log.Warn("could not set an event aside", "sequence", e.Seq, "error", err)
+		}
+		return
+	}
+	switch e.Type {
+	case phases.Issued, phases.Claimed, phases.Progress:
+		// Nothing follows from them. If one is not believed, aftercare sees to it.
+		d.ack(m)
+		return
+	}
+	began := time.Now()
+	err := d.advance(ctx, e.Sector, e.Seq, byEvent)
+	if err == nil && e.Type == phases.Finished {
+		err = d.archive(ctx, e)
+	}
+	if err == nil {
+		err = d.at("ack")
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			d.Log.Warn("an event could not be acted on; it comes again", "sector", e.Sector, "phase", string(e.Step), "error", err)
+			_ = m.Nak(nakAfter) // if that is lost too, it comes again by itself
+		}
+		return
+	}
+	d.ack(m)
+	d.Metrics.acted.Observe(time.Since(began).Seconds())
+}
+
+func (d *Dispatcher) ack(m bus.Delivery) {
+	if err := m.Ack(); err != nil {
+		d.Log.Debug("an acknowledgement was lost; the event comes again", "sequence", m.Event.Seq, "error", err)
+	}
+}
+
+// archive lays down the tombstone of a sector that has ended. The log may have it end
+// long ago (a deleted durable begins anew): the first tombstone stays.
+func (d *Dispatcher) archive(ctx context.Context, e phases.Event) error {
+	stone := d.board.justEnded(e.Sector)
+	if stone == nil {
+		events, err := d.bus.History(ctx, e.Sector)
+		if err != nil {
+			return fmt.Errorf("archive: %w", err)
+		}
+		if stone = tombstoneFrom(events, d.Policy); stone == nil {
+			return nil // a forgery: the sector goes on
+		}
+	}
+	if err := d.bus.Archive(ctx, e.Sector, *stone); err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	return d.at("archived")
+}
+
+// errLost says that another dispatcher wrote first; the state must be read again.
+var errLost = errors.New("another dispatcher was first")
+
+// advance does whatever is due for a sector, as of the event upTo at least. Of several
+// calls for one sector, one works at a time.
+func (d *Dispatcher) advance(ctx context.Context, id string, upTo uint64, why reason) error {
+	if err := d.board.await(ctx, upTo); err != nil {
+		return err
+	}
+	s := d.board.get(id)
+	if s == nil {
+		return nil // it has ended
+	}
+	s.work.Lock()
+	defer s.work.Unlock()
+	for try := 0; ; try++ {
+		// One's own events too must have come back, or Decide would ask for them again.
+		if err := d.board.await(ctx, max(upTo, s.ahead)); err != nil {
+			return err
+		}
+		lost, err := d.carryOut(ctx, s, why)
+		if !errors.Is(err, errLost) {
+			return err
+		}
+		d.Metrics.lost.Inc()
+		upTo = max(upTo, lost)
+		if lost == 0 && !pause(ctx, time.Duration(try+1)*time.Millisecond) {
+			return ctx.Err()
+		}
+		const tries = 50
+		if try == tries {
+			return fmt.Errorf("sector %s: %w, %d times", id, errLost, tries)
+		}
+	}
+}
+
+// carryOut decides on the sector's present state and does it, until nothing is due.
+// errLost comes with the sequence of the event that was first, 0 if it is not known.
+func (d *Dispatcher) carryOut(ctx context.Context, s *sector, why reason) (lost uint64, err error) {
+	state, touched, gone := s.view()
+	if gone {
+		return 0, nil
+	}
+	const rounds = 20 // a sector passes eight steps; more rounds would mean that Decide does not settle
+	for range rounds {
+		actions := phases.Decide(&state, d.Policy)
+		for _, a := range actions {
+			if lost, err = d.append(ctx, s, &state, a, why); err != nil {
+				return lost, err
+			}
+		}
+		if err := d.publishOpen(ctx, s, &state, why); err != nil {
+			return 0, err
+		}
+		passed, lost, err := d.askGates(ctx, s, &state, touched)
+		if err != nil {
+			return lost, err
+		}
+		if !passed {
+			return 0, nil
+		}
+		why = byEvent // what follows from a gate that has just ended was nobody else's to do
+	}
+	return 0, fmt.Errorf("sector %s does not settle: %+v", s.id, phases.Decide(&state, d.Policy))
+}
+
+// append writes the event of an action, and applies it to state.
+func (d *Dispatcher) append(ctx context.Context, s *sector, state *phases.Sector, a phases.Action, why reason) (lost uint64, err error) {
+	e := a.Event(ulid.Make().String(), d.actor, time.Now().UTC())
+	if a.Kind == phases.DoIssue && a.Step == phases.P1 {
+		if e.Inputs, err = d.ticket(ctx, state); err != nil {
+			return 0, err
+		}
+	}
+	// FAIL: here nothing has happened: the event is still due.
+	if err := d.at("append " + string(a.Kind)); err != nil {
+		return 0, err
+	}
+	if lost, err = d.write(ctx, s, state, e, a.ExpectSeq); err != nil {
+		return lost, err
+	}
+	if why == byCare {
+		d.Metrics.repairs.WithLabelValues(string(a.Kind)).Inc()
+		d.Log.Info("did what another dispatcher left", "sector", s.id, "phase", string(a.Step), "what", string(a.Kind))
+	}
+	if a.Step.IsGate() {
+		s.published[stepIndex(a.Step)] = e.ID
+	}
+	// FAIL: here an issue has no task yet: whoever gets the delivery again, or looks
+	// after the sector, finds the issue open and publishes its task.
+	return 0, d.at("appended " + string(a.Kind))
+}
+
+// write appends an event and applies it to state.
+func (d *Dispatcher) write(ctx context.Context, s *sector, state *phases.Sector, e phases.Event, expect uint64) (lost uint64, err error) {
+	seq, err := d.bus.Append(ctx, e, expect)
+	var conflict *bus.ConflictError
+	if errors.As(err, &conflict) {
+		if conflict.Other != nil {
+			lost = conflict.Other.Seq
+		}
+		return lost, errLost
+	}
+	if err != nil {
+		return 0, fmt.Errorf("append %s of %s: %w", e.Type, e.Step, err)
+	}
+	e.Seq = seq
+	s.ahead = max(s.ahead, seq)
+	if err := state.Apply(e); err != nil {
+		// Another event came between, such as a cancellation: look again with it.
+		return seq, errLost
+	}
+	return 0, nil
+}
+
+// publishOpen publishes the tasks of the open issues that this dispatcher has not
+// published yet; that another one did is no harm.
+func (d *Dispatcher) publishOpen(ctx context.Context, s *sector, state *phases.Sector, why reason) error {
+	for i, step := range phases.Steps() {
+		t := state.Step(step)
+		if !step.IsPhase() || t.Status != phases.StatusIssued || s.published[i] == t.IssuedID {
+			continue
+		}
+		task, ok := state.TaskFor(step)
+		if !ok {
+			continue // revoked
+		}
+		if why == byCare {
+			there, err := d.bus.TaskExists(ctx, task.Group, task.Step, task.Sector, task.Issue)
+			if err != nil {
+				return fmt.Errorf("look for the task of %s: %w", step, err)
+			}
+			if there {
+				s.published[i] = t.IssuedID
+				continue
+			}
+		}
+		if err := d.publish(ctx, task); err != nil {
+			return err
+		}
+		s.published[i] = t.IssuedID
+		if why == byCare {
+			d.Metrics.repairs.WithLabelValues("task").Inc()
+		}
+	}
+	return nil
+}
+
+func (d *Dispatcher) publish(ctx context.Context, task phases.Task) error {
+	if err := d.bus.PublishTask(ctx, task); err != nil {
+		return fmt.Errorf("publish the task of %s: %w", task.Step, err)
+	}
+	d.Metrics.issued.WithLabelValues(task.Group, string(task.Step)).Inc()
+	// FAIL: here the delivery is not acknowledged: it comes again, and finds all done.
+	return d.at("published")
+}
+
+// ticket returns the inputs of p1's next issue: those of the last one as long as the
+// chain would take them, because p1's finished layers hang on its ticket; else new ones.
+func (d *Dispatcher) ticket(ctx context.Context, state *phases.Sector) (map[string]string, error) {
+	last := state.Step(phases.P1).Inputs
+	if epoch, err := strconv.ParseInt(last[keyTicketEpoch], 10, 64); err == nil && last[keyTicket] != "" {
+		usable, err := d.Chain.TicketUsable(ctx, chain.Epoch(epoch))
+		if err != nil {
+			return nil, fmt.Errorf("ask the chain about a ticket: %w", err)
+		}
+		if usable {
+			return last, nil
+		}
+	}
+	t, err := d.Chain.Ticket(ctx, state.Spec.Miner, state.Spec.Number)
+	if err != nil {
+		return nil, fmt.Errorf("draw a ticket: %w", err)
+	}
+	return map[string]string{
+		keyTicket:      hex.EncodeToString(t.Value[:]),
+		keyTicketEpoch: strconv.FormatInt(int64(t.Epoch), 10),
+	}, nil
+}

@@ -1,0 +1,240 @@
+// Package dispatch turns events into the next tasks.
+//
+// A dispatcher reads the event log twice. As a follower it folds every event, in the
+// order of the log, into the state of every sector (the board). As a worker it takes its
+// share of the durable consumer that all dispatchers have in common, and for each event
+// that can make something due (a step ended, a sector was submitted, an operator spoke)
+// it asks phases.Decide what, appends the issued events, publishes the tasks, and only
+// then acknowledges the delivery.
+//
+// Safety. Nothing is decided by who asks first, only by the log: every event is appended
+// with the sequence that its chain must end with, so of any number of dispatchers that
+// decide the same, one succeeds and the others read what happened and decide again.
+// A dispatcher decides on a delivery only after its follower has passed the delivery's
+// sequence. The log is one order: of two events that complete a join (p4 and p5 before
+// p6), the later one's dispatcher has seen the earlier one. So no join is missed, and
+// none needs a read from the leader: the follower's position says what a read from the
+// leader would, without the round trip.
+//
+// Liveness. A dispatcher may stop at any instruction (the comments FAIL say what is left
+// behind). What it had not acknowledged is delivered again; what every other one's
+// follower saw is looked at again a moment later (aftercare): whatever is still due then
+// is done by whoever looks first. The sweeper, now and then, compares the open issues
+// with the task stream and publishes what a purge or a stray acknowledgement removed.
+//
+// Gaps. A task that was removed while its host works on it is published again only when
+// the host's chain has been silent for Options.Silence; if the host was alive all the
+// same, the work is taken over and done twice, though its effect is recorded once.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sealfleet/internal/bus"
+	"sealfleet/internal/chain"
+	"sealfleet/internal/phases"
+)
+
+// Options are what a dispatcher needs besides a bus.
+type Options struct {
+	// Name tells this dispatcher from others in the log of events: letters, digits, - and _.
+	Name   string
+	Policy phases.Policy
+	Chain  chain.Chain
+	Log    *slog.Logger
+	// Metrics counts what happens; nil: nothing is counted.
+	Metrics *Metrics
+	// Grace is how long another dispatcher gets for what is due before this one does it.
+	Grace time.Duration
+	// SweepEvery is how often the open issues are compared with the task stream.
+	SweepEvery time.Duration
+	// Silence is how long a running step whose task is gone may write nothing before its
+	// task is published again.
+	Silence time.Duration
+	// GatePoll is how soon to ask a chain again that gave no time, or an error.
+	GatePoll time.Duration
+
+	// hook is called at each point where a crash may strike; an error is the crash.
+	hook func(point string) error
+}
+
+func (o *Options) withDefaults() Options {
+	d := *o
+	if d.Policy.MaxAttempts == 0 {
+		d.Policy = phases.DefaultPolicy()
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Grace == 0 {
+		d.Grace = time.Second
+	}
+	if d.SweepEvery == 0 {
+		d.SweepEvery = 15 * time.Second
+	}
+	if d.Silence == 0 {
+		d.Silence = 10 * time.Minute
+	}
+	if d.GatePoll == 0 {
+		d.GatePoll = 5 * time.Second
+	}
+	if d.Metrics == nil {
+		d.Metrics = NewMetrics()
+	}
+	return d
+}
+
+// Dispatcher is one of many equals on a bus.
+type Dispatcher struct {
+	Options
+	bus    *bus.Bus
+	actor  string // phases.DispatcherName(Name)
+	board  *board
+	agenda *agenda
+	caught atomic.Bool // the follower has read what was there at start
+	broken atomic.Pointer[error]
+}
+
+// New makes a dispatcher; Run runs it.
+func New(b *bus.Bus, o Options) *Dispatcher {
+	d := &Dispatcher{Options: o.withDefaults(), bus: b, actor: phases.DispatcherName(o.Name)}
+	d.board = newBoard(d.Policy)
+	d.agenda = newAgenda()
+	d.Metrics.watch(d.board)
+	return d
+}
+
+// Ready returns nil once the dispatcher has read the log and works, or why it does not.
+func (d *Dispatcher) Ready() error {
+	if err := d.broken.Load(); err != nil {
+		return *err
+	}
+	if err := d.bus.Connected(); err != nil {
+		return err
+	}
+	if !d.caught.Load() {
+		return fmt.Errorf("still reading the event log (at sequence %d)", d.board.position())
+	}
+	return nil
+}
+
+// Run reads the log, then works until ctx ends. Trouble with the bus is waited out; an
+// error means that nothing may go on (bus.ErrWentBack).
+func (d *Dispatcher) Run(ctx context.Context) error {
+	started := time.Now()
+	last, err := d.replay(ctx)
+	if err != nil {
+		return err
+	}
+	d.board.live.Store(true)
+	d.caught.Store(true)
+	d.Log.Info("read the event log", "sequence", last, "sectors", d.board.open(), "seconds", time.Since(started).Seconds())
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.keep(ctx, "follow the event log", d.followOn) })
+	g.Go(func() error {
+		return d.keep(ctx, "work on events", func(ctx context.Context) error { return d.bus.Work(ctx, d.handle) })
+	})
+	g.Go(func() error { return d.care(ctx) })
+	g.Go(func() error { return d.sweep(ctx) })
+	d.lookAtAll()
+	if err := g.Wait(); err != nil && ctx.Err() != nil && !errors.Is(err, context.Canceled) {
+		d.broken.Store(&err)
+		return err
+	}
+	return nil
+}
+
+// replay reads the log up to now, again from where it broke off.
+func (d *Dispatcher) replay(ctx context.Context) (last uint64, err error) {
+	err = d.keep(ctx, "read the event log", func(ctx context.Context) error {
+		last, err = d.bus.Replay(ctx, func(e phases.Event) error {
+			if e.Seq > d.board.position() {
+				d.board.take(e)
+			}
+			return ctx.Err()
+		})
+		return err
+	})
+	if err == nil {
+		err = ctx.Err()
+	}
+	return last, err
+}
+
+func (d *Dispatcher) followOn(ctx context.Context) error {
+	return d.bus.Follow(ctx, d.board.position()+1, func(e phases.Event) error {
+		d.follow(e)
+		return nil
+	})
+}
+
+// keep runs f again after trouble, until it returns nil, ctx ends, or the log went back.
+func (d *Dispatcher) keep(ctx context.Context, what string, f func(context.Context) error) error {
+	const longest = 5 * time.Second
+	for delay := 50 * time.Millisecond; ; delay = min(2*delay, longest) {
+		began := time.Now()
+		err := f(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			return nil
+		case errors.Is(err, bus.ErrWentBack):
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		if time.Since(began) > longest {
+			delay = 50 * time.Millisecond
+		}
+		d.Log.Warn("trouble with the bus; trying again", "what", what, "error", err, "in", delay)
+		if !pause(ctx, delay) {
+			return nil
+		}
+	}
+}
+
+// follow takes one event from the log, counts it, and has the sector looked at again
+// once everybody had time to do what follows from it.
+func (d *Dispatcher) follow(e phases.Event) {
+	change := d.board.take(e)
+	d.Metrics.count(e, change)
+	if change.rejected != nil {
+		d.Log.Warn("an event is not believed", "group", e.Group, "sector", e.Sector, "phase", string(e.Step),
+			"host", e.Host, "type", string(e.Type), "sequence", e.Seq, "reason", string(change.rejected.Reason), "detail", change.rejected.Detail)
+	}
+	if change.entry != nil && (change.rejected != nil || e.Type != phases.Progress && e.Type != phases.Claimed) {
+		d.lookLater(change.entry, d.Grace)
+	}
+}
+
+// lookLater puts a sector on the agenda, after delay and up to as long again, so that
+// dispatchers do not all look at once.
+func (d *Dispatcher) lookLater(s *sector, delay time.Duration) {
+	d.agenda.add(s, time.Now().Add(delay+rand.N(delay+1)))
+}
+
+func (d *Dispatcher) at(point string) error {
+	if d.hook == nil {
+		return nil
+	}
+	return d.hook(point)
+}
+
+func pause(ctx context.Context, delay time.Duration) bool {
+	t := time.NewTimer(delay)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
