@@ -3,7 +3,6 @@ package circuit_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -66,6 +65,9 @@ func TestRealProofSatisfies(t *testing.T) {
 // TestSpoiltProofs changes one value of the first challenge's proof at a time. Whatever
 // the value, the circuit must notice.
 func TestSpoiltProofs(t *testing.T) {
+	if raceDetector {
+		t.Skip("too slow under the race detector")
+	}
 	p := params(t, "2KiB")
 	p.Challenges = 1 // one is enough to spoil
 	spoil := func(d *sealcore.Domain) { d[3] ^= 1 }
@@ -104,6 +106,9 @@ func TestSpoiltProofs(t *testing.T) {
 // (storage-proofs-porep, tests/stacked_circuit.rs): one challenge, two layers, base
 // trees of eight leaves. They cover arities that no registered proof has.
 func TestReferenceCounts(t *testing.T) {
+	if raceDetector {
+		t.Skip("too slow under the race detector")
+	}
 	for _, c := range []struct {
 		shape       sealcore.TreeShape
 		constraints int
@@ -129,6 +134,9 @@ func TestReferenceCounts(t *testing.T) {
 
 // TestSizeOf extrapolates, which must give what a whole circuit counts.
 func TestSizeOf(t *testing.T) {
+	if raceDetector {
+		t.Skip("too slow under the race detector")
+	}
 	p := params(t, "16KiB")
 	p.Challenges = 5
 	var want r1cs.Counter
@@ -241,9 +249,16 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-func ExampleSizeOf() {
-	p, _ := sealcore.ForShape("32GiB")
-	size, _ := circuit.SizeOf(context.Background(), p)
-	fmt.Println(size.Constraints, "constraints,", size.Aux, "private and", size.Inputs, "public variables")
-	// Output: 130278541 constraints, 130169893 private and 327 public variables
+// TestSizeOf32GiB is the well-known size of the circuit that Filecoin's provers prove.
+func TestSizeOf32GiB(t *testing.T) {
+	if raceDetector {
+		t.Skip("too slow under the race detector")
+	}
+	got, err := circuit.SizeOf(context.Background(), params(t, "32GiB"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Constraints != 130_278_541 || got.Aux != 130_169_893 || got.Inputs != 327 {
+		t.Errorf("got %+v", got)
+	}
 }

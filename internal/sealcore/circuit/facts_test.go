@@ -29,6 +29,9 @@ func TestFacts(t *testing.T) {
 		{"circuit-512m.json", "512MiB"},
 	} {
 		t.Run(c.shape, func(t *testing.T) {
+			if raceDetector && c.shape != "2KiB" {
+				t.Skip("too slow under the race detector")
+			}
 			raw, err := os.ReadFile("testdata/" + c.file)
 			if err != nil {
 				t.Fatal(err)
