@@ -1,0 +1,13 @@
+package groth16
+
+// MemoryNeed estimates how many bytes a proof takes at its peak, for a domain and a
+// number of auxiliary variables as the parameters have them. See the package comment for
+// where they go; an eighth of the variables are taken to be neither 0 nor 1, which is more
+// than Filecoin's circuits have. Mapped parameters are not counted.
+func MemoryNeed(domain, aux, threads int) uint64 {
+	n, v := uint64(domain), uint64(aux)
+	witness := 6*v + 32*v/8
+	transforms := (3 + 4) * 32 * n
+	sums := 32*n + uint64((threads+15)/16)<<26 + uint64(threads)*20<<20
+	return witness + max(transforms, sums) + 200<<20
+}
