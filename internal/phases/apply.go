@@ -243,7 +243,7 @@ func (s *Sector) reset(t *StepState) {
 	switch {
 	case t.open():
 		t.revoke, t.redo = true, true
-	case t.Issue > 0:
+	case t.started():
 		t.Status, t.redo = StatusWaiting, true
 	}
 	t.Result, t.transients = nil, 0

@@ -55,7 +55,7 @@ func (s *Sector) blocked(step Step) string {
 	if step != P6 {
 		return fmt.Sprintf("the sector is %s: only p6 is left", s.outcome)
 	}
-	if s.at(P1).Issue == 0 {
+	if !s.at(P1).started() {
 		return "p1 was never issued: there is nothing to clean"
 	}
 	for _, st := range Steps()[:7] {
@@ -78,7 +78,7 @@ func (s *Sector) mayFinish() (outcome Status, may bool) {
 	case StatusFailed:
 		return StatusFailed, cleaned
 	case StatusCancelled:
-		return StatusCancelled, cleaned || s.at(P1).Issue == 0
+		return StatusCancelled, cleaned || !s.at(P1).started()
 	}
 	return StatusFinished, cleaned && s.at(Commit).Status == StatusDone
 }
@@ -101,11 +101,11 @@ func CheckRedo(s *Sector, step Step) error {
 		return fail("the sector has ended (%s)", s.outcome)
 	case s.outcome != "" && step != P6:
 		return fail("the sector is %s, only p6 is left", s.outcome)
-	case s.at(step).Issue == 0:
+	case !s.at(step).started():
 		return fail("it was not started yet; it will start by itself when the steps before it are done")
 	case step == P6:
 		return nil
-	case s.at(P6).Issue > 0:
+	case s.at(P6).started():
 		return fail("p6 has begun to delete what it needs")
 	case s.at(step).Status == StatusDone && step.IsGate():
 		return fail("its message is on chain")
@@ -134,7 +134,7 @@ func CheckCancel(s *Sector) error {
 		return fmt.Errorf("%s cannot be cancelled: it is %s", s.ID, s.outcome)
 	case s.at(Commit).Status == StatusDone:
 		return fmt.Errorf("%s cannot be cancelled: its proof is on chain", s.ID)
-	case s.at(P6).Issue > 0:
+	case s.at(P6).started():
 		return fmt.Errorf("%s cannot be cancelled: p6 has begun", s.ID)
 	}
 	return nil

@@ -27,7 +27,7 @@ const (
 type StepState struct {
 	Step      Step
 	Status    Status
-	Issue     int       // of the last issued event, 0 before the first
+	Issue     int       // of the last issued event, 0 before the first; numbers may be skipped
 	Attempt   int       // of that issue's series
 	Host      string    // of the last claim
 	ClaimID   string    // the current claim's; empty unless running
@@ -53,6 +53,10 @@ type StepState struct {
 // open tells whether the step's task is out: issued or claimed.
 func (t *StepState) open() bool { return t.Status == StatusIssued || t.Status == StatusRunning }
 
+// started tells whether the step was ever issued. (Its issue number may be above 0 all
+// the same: see Apply.)
+func (t *StepState) started() bool { return t.IssuedID != "" }
+
 // issuable tells whether an issued event may come next. A step that is open may be
 // issued again only if something that is not believed lies at its chain's end: whoever
 // reads the chain's last event then can't go on from there.
@@ -71,12 +75,12 @@ func (t *StepState) issuable() bool {
 // nextAttempt is the attempt that the next issue has: a retryable failure spends one.
 func (t *StepState) nextAttempt() int {
 	switch {
-	case t.Issue == 0 || t.redo:
+	case !t.started() || t.redo:
 		return 1
 	case t.Status == StatusFailed && t.Result.Class == Retryable:
 		return t.Attempt + 1
 	}
-	return max(t.Attempt, 1) // 0: an issue that came too early was the only one
+	return t.Attempt
 }
 
 // Parked tells whether the step waits for an operator: its last failure is permanent, or
