@@ -76,7 +76,11 @@ func OpenParams(path string) (*Params, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %s: %w", path, err)
 	}
-	p, err := ParseParams(data)
+	var p *Params
+	err = guard(func() (err error) {
+		p, err = ParseParams(data)
+		return err
+	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w: get the file again", path, err), unix.Munmap(data))
 	}
@@ -185,17 +189,30 @@ func (p *Params) CheckCurve(ctx context.Context, o Options) error {
 		for from := 0; from < s.len() && ctx.Err() == nil; from += step {
 			g.Go(func() error {
 				to := min(from+step, s.len())
-				for i := from; i < to; i++ {
-					if err := s.check(i, false); err != nil {
-						return err
+				err := guard(func() error {
+					for i := from; i < to; i++ {
+						if err := s.check(i, false); err != nil {
+							return err
+						}
 					}
-				}
+					return ctx.Err()
+				})
 				o.report("check parameters", done.Add(uint64(to-from)), total.Load())
-				return ctx.Err()
+				return err
 			})
 		}
 	}
 	return g.Wait()
+}
+
+// guard makes an error of a fault in the mapped file.
+func guard(f func() error) error { return explain(msm.Guard(f)) }
+
+func explain(err error) error {
+	if errors.Is(err, msm.ErrFault) {
+		return fmt.Errorf("parameters: %w: the file was cut short, or its disk failed, while it was in use: %w", ErrMalformed, err)
+	}
+	return err
 }
 
 // Close unmaps the file. The parameters are of no use after it.

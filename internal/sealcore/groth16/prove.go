@@ -3,7 +3,6 @@ package groth16
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -155,7 +154,7 @@ func (w *prover) sums() error {
 // multiExp runs one multi-exponentiation with progress.
 func multiExp[P ~struct{ X, Y E }, E any, PE msm.Coord[E]](w *prover, step string, src msm.Source[E], terms msm.Terms) (P, error) {
 	p, err := msm.MultiExp[E, PE](w.ctx, src, terms, w.msm(step, 0, terms.N))
-	return P(p), err
+	return P(p), explain(err)
 }
 
 func (w *prover) msm(step string, before, total int) msm.Options {
@@ -202,7 +201,7 @@ func selected[P ~struct{ X, Y E }, E any, PE msm.Coord[E]](w *prover, step strin
 	total := len(t.ones) + len(t.points)
 	ones, err := msm.Sum[E, PE](w.ctx, src, t.ones, w.msm(step, 0, total))
 	if err != nil {
-		return P{}, err
+		return P{}, explain(err)
 	}
 	rest, err := msm.MultiExp[E, PE](w.ctx, src, msm.Terms{
 		N:      len(t.points),
@@ -210,7 +209,7 @@ func selected[P ~struct{ X, Y E }, E any, PE msm.Coord[E]](w *prover, step strin
 		Scalar: func(i int) *fr.Element { return &t.s.values[t.refs[i]-refValue] },
 	}, w.msm(step, len(t.ones), total))
 	if err != nil {
-		return P{}, err
+		return P{}, explain(err)
 	}
 	return P(msm.Add[E, PE](ones, rest)), nil
 }
@@ -248,6 +247,6 @@ func (w *prover) diagnose(err error) error {
 	if damage := w.params.CheckCurve(w.ctx, w.Options); damage != nil {
 		return fmt.Errorf("the parameter file is damaged: get it again: %w", damage)
 	}
-	return errors.Join(fmt.Errorf("the proof that was made fails its verification: the parameters are those of "+
-		"another circuit of the same size, or this machine miscomputes: %w", err))
+	return fmt.Errorf("the proof that was made fails its verification though its circuit is satisfied: %w (of the same "+
+		"size), or this machine miscomputes: %w", ErrOtherCircuit, err)
 }

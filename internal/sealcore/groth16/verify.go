@@ -96,7 +96,8 @@ func (v *Verifier) fixed(acc, c bls12381.G1Affine) (bls12381.GT, error) {
 		delta.Neg(&v.key.DeltaG2)
 		return bls12381.MillerLoop([]bls12381.G1Affine{acc, c}, []bls12381.G2Affine{gamma, delta})
 	}
-	return bls12381.MillerLoopFixedQ([]bls12381.G1Affine{acc, c}, v.lines[:])
+	prepared := v.lines // a copy: gnark-crypto's loop writes into the lines that it is given
+	return bls12381.MillerLoopFixedQ([]bls12381.G1Affine{acc, c}, prepared[:])
 }
 
 // VerifyBatch checks many proofs at once, proofs[i] with inputs[i]: one final

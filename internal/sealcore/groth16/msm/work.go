@@ -2,7 +2,9 @@ package msm
 
 import (
 	"context"
+	"errors"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 )
@@ -52,7 +54,7 @@ func each(ctx context.Context, threads, n int, do func(worker, task int) error) 
 					fail(err)
 					return
 				}
-				if err := do(worker, task); err != nil {
+				if err := Guard(func() error { return do(worker, task) }); err != nil {
 					fail(err)
 					return
 				}
@@ -61,6 +63,26 @@ func each(ctx context.Context, threads, n int, do func(worker, task int) error) 
 	}
 	wg.Wait()
 	return first
+}
+
+// ErrFault says that memory could not be read: a mapped file was cut short under us, or
+// its disk failed.
+var ErrFault = errors.New("mapped memory cannot be read")
+
+// Guard runs f and turns a fault in mapped memory, which would end the process, into
+// ErrFault.
+func Guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case interface{ Addr() uintptr }:
+			err = ErrFault
+		default:
+			panic(r)
+		}
+	}()
+	return f()
 }
 
 // span returns the task-th of the pieces of size step of a range of n things.
