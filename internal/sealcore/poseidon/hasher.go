@@ -11,14 +11,16 @@ import (
 // use one.
 type Hasher struct {
 	constants *Constants
-	start     []fr.Element   // the state before the first S-box, without the preimage
-	lanes     *laneConstants // of the eight-lane form; nil where the processor lacks it
+	start     []fr.Element     // the state before the first S-box, without the preimage
+	lanes     *laneConstants   // of the eight-lane form; nil where the processor lacks it
+	single    *singleConstants // of the one-lane form with assembly; nil likewise
 }
 
 func newHasher(c *Constants) *Hasher {
 	h := &Hasher{constants: c, start: append([]fr.Element(nil), c.Compressed[:c.Width]...)}
 	h.start[0].Add(&h.start[0], &c.DomainTag)
 	h.lanes = newLaneConstants(c)
+	h.single = newSingleConstants(c)
 	return h
 }
 
@@ -26,11 +28,13 @@ func newHasher(c *Constants) *Hasher {
 // don't change them.
 func (h *Hasher) Constants() *Constants { return h.constants }
 
-// Kernel names the form that SumBatch takes on this machine, for people: the eight-lane
-// one of AVX-512 IFMA, or one lane.
+// Kernel names the form that SumBatch takes on this machine, for people.
 func Kernel() string {
-	if hasIFMA() {
-		return "eight lanes, AVX-512 IFMA"
+	switch {
+	case hasIFMA():
+		return "eight lanes with AVX-512 IFMA"
+	case hasADX():
+		return "one lane with ADX"
 	}
 	return "one lane"
 }
@@ -58,12 +62,17 @@ func (h *Hasher) SumBatch(dst, in []fr.Element) {
 		dst, in = dst[n:], in[n*arity:]
 	}
 	for i := range dst {
-		h.sum(&dst[i], in[i*arity:(i+1)*arity])
+		if h.single != nil {
+			h.single.sum(&dst[i], in[i*arity:(i+1)*arity], h.start)
+		} else {
+			h.plain(&dst[i], in[i*arity:(i+1)*arity])
+		}
 	}
 }
 
-// sum is one permutation in the scalar (one lane) form.
-func (h *Hasher) sum(out *fr.Element, in []fr.Element) {
+// plain is one permutation in neptune's optimised static form, without assembly of our
+// own: the twin that the other forms are held against.
+func (h *Hasher) plain(out *fr.Element, in []fr.Element) {
 	c := h.constants
 	w := c.Width
 	var a, b [MaxArity + 1]fr.Element

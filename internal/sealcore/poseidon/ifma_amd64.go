@@ -16,3 +16,10 @@ func dot8(dst *uint64, a *uint64, na int, b *uint64, nb int, coeffs *uint64)
 //
 //go:noescape
 func sbox8(dst *uint64, src *uint64, n int, keys *uint64)
+
+// dotADX sets dst to the sum of a[i]·coeffs[i] (i < na) and b[i]·coeffs[na+i] (i < nb),
+// divided by 2^320 and reduced but for one subtraction of the modulus. Operands are
+// four words below the modulus. na and nb may not be 0, nor both together above 64.
+//
+//go:noescape
+func dotADX(dst *uint64, a *uint64, na int, b *uint64, nb int, coeffs *uint64)

@@ -23,7 +23,8 @@ const limbMask = 1<<52 - 1
 
 // operand is a field element in each of eight lanes, in five limbs of 52 bits: limb k of
 // lane l is at [k][l]. The form is Montgomery's with R = 2^260; values may exceed the
-// modulus (see asm/main.go for how far).
+// modulus (see asm/main.go for how far). A result's limbs, but for the last, may have
+// bits above 52, which are already counted in the limb above and must be ignored.
 type operand [5][lanes]uint64
 
 // limb5 is a constant for all lanes, in the same form, below the modulus.
@@ -189,12 +190,8 @@ func (w *workspace) load(in, start []fr.Element, n int) {
 func (w *workspace) store(dst []fr.Element) {
 	r := &w.next[0]
 	for lane := range dst {
-		z := fr.Element{
-			r[0][lane] | r[1][lane]<<52,
-			r[1][lane]>>12 | r[2][lane]<<40,
-			r[2][lane]>>24 | r[3][lane]<<28,
-			r[3][lane]>>36 | r[4][lane]<<16,
-		}
+		a, b, c, d := r[0][lane]&limbMask, r[1][lane]&limbMask, r[2][lane]&limbMask, r[3][lane]&limbMask
+		z := fr.Element{a | b<<52, b>>12 | c<<40, c>>24 | d<<28, d>>36 | r[4][lane]<<16}
 		reduceOnce(&z)
 		dst[lane] = z
 	}

@@ -3,6 +3,7 @@
 package poseidon
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/big"
 	"math/rand/v2"
@@ -32,10 +33,12 @@ func seeded(t *testing.T) *rand.Rand {
 // what a permutation can reach (see store and asm/main.go).
 const bound = 16
 
+// toBig reads a lane as the multiplier does: the low 52 bits of each limb, and all of the
+// last, which may not have more.
 func toBig(o *operand, lane int) *big.Int {
-	z := new(big.Int)
-	for k := len(o) - 1; k >= 0; k-- {
-		z.Lsh(z, 52).Add(z, new(big.Int).SetUint64(o[k][lane]))
+	z := new(big.Int).SetUint64(o[len(o)-1][lane])
+	for k := len(o) - 2; k >= 0; k-- {
+		z.Lsh(z, 52).Add(z, new(big.Int).SetUint64(o[k][lane]&limbMask))
 	}
 	return z
 }
@@ -80,7 +83,7 @@ func draw(rng *rand.Rand, limit *big.Int) *big.Int {
 }
 
 // check compares a result with what big integers say: its value modulo r times a power
-// of 1/R, its limbs' size, and the bound xy/R + r.
+// of 1/R, and the bound xy/R + r.
 func check(t *testing.T, name string, got *operand, lane int, product *big.Int) {
 	t.Helper()
 	r := fr.Modulus()
@@ -89,16 +92,11 @@ func check(t *testing.T, name string, got *operand, lane int, product *big.Int) 
 	want.Mod(want, r)
 	g := toBig(got, lane)
 	if new(big.Int).Mod(g, r).Cmp(want) != 0 {
-		t.Errorf("%s: lane %d holds %x, want %x modulo r", name, lane, g, want)
-	}
-	for k := range got {
-		if got[k][lane] > limbMask {
-			t.Errorf("%s: lane %d: limb %d has more than 52 bits: %x", name, lane, k, got[k][lane])
-		}
+		t.Fatalf("%s: lane %d holds %x, want %x modulo r", name, lane, g, want)
 	}
 	most := new(big.Int).Rsh(product, 260)
 	if most.Add(most, r).Cmp(g) < 0 {
-		t.Errorf("%s: lane %d holds %x, more than xy/R + r", name, lane, g)
+		t.Fatalf("%s: lane %d holds %x, more than xy/R + r", name, lane, g)
 	}
 }
 
@@ -167,20 +165,22 @@ func TestSbox8(t *testing.T) {
 			for lane := range lanes {
 				g := toBig(&dst[i], lane)
 				if g.Cmp(new(big.Int).Lsh(r, 2)) >= 0 {
-					t.Errorf("S-box %d of %d: lane %d holds %x, 4r or more", i, n, lane, g)
+					t.Fatalf("S-box %d of %d: lane %d holds %x, 4r or more", i, n, lane, g)
 				}
 				if g.Mod(g, r).Cmp(want[i][lane]) != 0 {
-					t.Errorf("S-box %d of %d: lane %d holds %x, want %x", i, n, lane, g, want[i][lane])
+					t.Fatalf("S-box %d of %d: lane %d holds %x, want %x", i, n, lane, g, want[i][lane])
 				}
 			}
 		}
 	}
 }
 
-// TestLanesEqualScalar holds the eight-lane form against the one-lane one: random
-// preimages, and edges of the field.
-func TestLanesEqualScalar(t *testing.T) {
-	needIFMA(t)
+// TestFormsAreEqual holds the eight-lane form and the one with ADX against the plain one:
+// random preimages, and edges of the field.
+func TestFormsAreEqual(t *testing.T) {
+	if For(2).lanes == nil && For(2).single == nil {
+		t.Skip("the processor has neither AVX-512 IFMA nor ADX")
+	}
 	rng := seeded(t)
 	r := fr.Modulus()
 	for arity := 1; arity <= MaxArity; arity++ {
@@ -199,16 +199,85 @@ func TestLanesEqualScalar(t *testing.T) {
 					in[i].SetBigInt(draw(rng, r))
 				}
 			}
-			got := make([]fr.Element, n)
-			h.lanes.sum8(got, in, h.start)
-			for i := range got {
-				var want fr.Element
-				h.sum(&want, in[i*arity:(i+1)*arity])
-				if got[i] != want {
-					t.Fatalf("arity %d, preimage %d of %d, %v: eight lanes %v, one lane %v",
-						arity, i, n, in[i*arity:(i+1)*arity], got[i], want)
+			lanes := make([]fr.Element, n)
+			if h.lanes != nil {
+				h.lanes.sum8(lanes, in, h.start)
+			}
+			for i := range n {
+				preimage := in[i*arity : (i+1)*arity]
+				var want, single fr.Element
+				h.plain(&want, preimage)
+				if h.lanes != nil && lanes[i] != want {
+					t.Fatalf("arity %d, preimage %d of %d, %v: eight lanes %v, plain %v", arity, i, n, preimage, lanes[i], want)
+				}
+				if h.single == nil {
+					continue
+				}
+				if h.single.sum(&single, preimage, h.start); single != want {
+					t.Fatalf("arity %d, preimage %v: with ADX %v, plain %v", arity, preimage, single, want)
 				}
 			}
 		}
+	}
+}
+
+func TestDotADX(t *testing.T) {
+	if !hasADX() {
+		t.Skip("the processor has no ADX")
+	}
+	rng := seeded(t)
+	r := fr.Modulus()
+	inverse := new(big.Int).ModInverse(new(big.Int).Lsh(big.NewInt(1), 320), r)
+	words := func(z *big.Int) (e fr.Element) {
+		var b [32]byte
+		z.FillBytes(b[:])
+		for i := range e {
+			e[i] = binary.BigEndian.Uint64(b[24-8*i:])
+		}
+		return e
+	}
+	for range 1000 {
+		a, b := make([]fr.Element, 1+rng.IntN(MaxArity+1)), make([]fr.Element, 1+rng.IntN(MaxArity+1))
+		coeffs := make([]fr.Element, len(a)+len(b))
+		want := new(big.Int)
+		for i := range coeffs {
+			x, c := draw(rng, r), draw(rng, r)
+			coeffs[i] = words(c)
+			if i < len(a) {
+				a[i] = words(x)
+			} else {
+				b[i-len(a)] = words(x)
+			}
+			want.Add(want, x.Mul(x, c))
+		}
+		want.Mul(want, inverse).Mod(want, r)
+		var got fr.Element
+		if dotLazy(&got, a, b, coeffs); got != words(want) {
+			t.Fatalf("%d+%d terms: got words %x, want %x", len(a), len(b), got, words(want))
+		}
+	}
+}
+
+// BenchmarkForms times one preimage of each form, as far as the processor has it.
+func BenchmarkForms(b *testing.B) {
+	for _, arity := range []int{2, 8, 11} {
+		h := For(arity)
+		in := make([]fr.Element, arity)
+		for i := range in {
+			in[i].MustSetRandom()
+		}
+		var out fr.Element
+		if h.single != nil {
+			b.Run(fmt.Sprintf("ADX/%d", arity), func(b *testing.B) {
+				for b.Loop() {
+					h.single.sum(&out, in, h.start)
+				}
+			})
+		}
+		b.Run(fmt.Sprintf("plain/%d", arity), func(b *testing.B) {
+			for b.Loop() {
+				h.plain(&out, in)
+			}
+		})
 	}
 }
