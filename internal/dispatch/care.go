@@ -3,7 +3,9 @@ package dispatch
 import (
 	"container/heap"
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -144,7 +146,29 @@ func (d *Dispatcher) sweep(ctx context.Context) error {
 		if !pause(ctx, d.SweepEvery*4/5+rand.N(d.SweepEvery*2/5+1)) {
 			return nil
 		}
+		d.heal(ctx)
+		if err := d.bus.Stopped(); err != nil {
+			return err
+		}
 		d.sweepOnce(ctx)
+	}
+}
+
+// heal makes streams and consumers again that somebody deleted. It changes none that is
+// there: two dispatchers with different settings would change it back and forth.
+func (d *Dispatcher) heal(ctx context.Context) {
+	if len(d.Groups) == 0 {
+		return
+	}
+	plan, err := d.bus.Plan(ctx, d.Groups)
+	missing := slices.ContainsFunc(plan, func(c bus.Change) bool { return c.Action == bus.ActionCreate })
+	if err == nil && missing {
+		d.Log.Error("streams or consumers are gone; making them again", "plan", fmt.Sprint(plan))
+		d.Metrics.repairs.WithLabelValues("bus").Inc()
+		_, err = d.bus.Apply(ctx, d.Groups)
+	}
+	if err != nil && ctx.Err() == nil {
+		d.Log.Warn("the sweeper could not look after the bus", "error", err)
 	}
 }
 

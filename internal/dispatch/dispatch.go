@@ -50,6 +50,9 @@ type Options struct {
 	Policy phases.Policy
 	Chain  chain.Chain
 	Log    *slog.Logger
+	// Groups are those whose streams and consumers the sweeper makes again if somebody
+	// deleted them; empty: it leaves the bus as it is.
+	Groups []string
 	// Metrics counts what happens; nil: nothing is counted.
 	Metrics *Metrics
 	// Grace is how long another dispatcher gets for what is due before this one does it.

@@ -1,0 +1,98 @@
+// Command dispatcher publishes the phases of sectors to the fleet, and is the operator's
+// tool: submit, look, redo, cancel.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"sealfleet/internal/bus"
+	"sealfleet/internal/dispatch"
+)
+
+// Exit codes. They are part of the interface: scripts rely on them.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2 // flags, arguments or settings that make no sense
+	exitNotFound    = 3
+	exitConflict    = 4 // it is there already, or its state does not allow it
+	exitUnreachable = 5
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	root := newRoot()
+	err := root.ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "dispatcher: "+err.Error())
+	}
+	os.Exit(exitCode(err))
+}
+
+// errUsage is an error of whoever typed the command.
+type errUsage struct{ error }
+
+func (e errUsage) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return errUsage{fmt.Errorf(format, args...)} }
+
+func exitCode(err error) int {
+	var usage errUsage
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage), errors.Is(err, dispatch.ErrBadSpec):
+		return exitUsage
+	case errors.Is(err, dispatch.ErrUnknown):
+		return exitNotFound
+	case errors.Is(err, dispatch.ErrExists), errors.Is(err, dispatch.ErrRefused):
+		return exitConflict
+	case errors.Is(err, bus.ErrUnreachable):
+		return exitUnreachable
+	}
+	return exitFailure
+}
+
+const rootHelp = `dispatcher runs the Filecoin sealing fleet's side that hands out work, and the verbs of its operators.
+
+Exit codes: 0 done; 1 failure; 2 bad flags, arguments or settings; 3 no such sector;
+4 it exists already, or its state does not allow that; 5 the bus cannot be reached.
+
+A sector is written s-t01000-7, 1000/7 or f01000-7: sector 7 of miner f01000.`
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "dispatcher",
+		Short:         "Hand out the phases of sealing, and look after them",
+		Long:          rootHelp,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
+	root.AddCommand(
+		serveCommand(), submitCommand(), sectorsCommand(), sectorCommand(), eventsCommand(),
+		redoCommand(), cancelCommand(), busCommand(), versionCommand(), manCommand(),
+	)
+	withTable(root)
+	return root
+}
+
+// args makes an argument check's error one of usage.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, a []string) error {
+		if err := check(cmd, a); err != nil {
+			return usagef("%w (see: %s --help)", err, cmd.CommandPath())
+		}
+		return nil
+	}
+}

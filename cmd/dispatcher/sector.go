@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sealfleet/internal/dispatch"
+	"sealfleet/internal/phases"
+)
+
+// detail is one sector with its history.
+type detail struct {
+	dispatch.Row
+	Size     string            `json:"size"`
+	Spec     phases.Spec       `json:"spec"`
+	Attempts []phases.Attempt  `json:"attempts"`
+	Outputs  map[string]string `json:"outputs"`  // of the steps that are done, merged; without the proof's bytes and the receipt
+	Proof    proofDetail       `json:"proof"`    //
+	Receipt  json.RawMessage   `json:"receipt"`  // p5's; null before it
+	Freed    int64             `json:"freed"`    // bytes, by p6
+	Operator []operatorEvent   `json:"operator"` // what operators did
+	Doubted  []string          `json:"doubted"`  // events that are not believed
+}
+
+type proofDetail struct {
+	Snark   string  `json:"snark"` // "groth16", "none: …", or empty before p4
+	Bytes   int     `json:"bytes"`
+	SHA256  string  `json:"sha256,omitempty"`
+	Seconds float64 `json:"seconds,omitempty"`
+}
+
+type operatorEvent struct {
+	At     time.Time        `json:"at"`
+	Type   phases.EventType `json:"type"`
+	By     string           `json:"by"`
+	Target phases.Step      `json:"target,omitempty"`
+	Reason string           `json:"reason,omitempty"`
+}
+
+func sectorCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "sector ID",
+		Short: "Show one sector's history and what it made",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			id, err := parseSector(a[0])
+			if err != nil {
+				return err
+			}
+			form, err := outputOf(cmd)
+			if err != nil {
+				return err
+			}
+			return runVerb(cmd, func(ctx context.Context, v *verb) error {
+				ctx, cancel := soon(ctx)
+				defer cancel()
+				s, events, err := dispatch.Load(ctx, v.bus, id)
+				if err != nil {
+					return suggest(ctx, v.bus, err, id)
+				}
+				d := detailOf(s, events, v.policy)
+				if form != asTable {
+					return writeJSON(cmd.OutOrStdout(), d, form == asJSON)
+				}
+				return d.table(cmd)
+			})
+		},
+	}
+	return withOutput(cmd)
+}
+
+func detailOf(s *phases.Sector, events []phases.Event, p phases.Policy) detail {
+	attempts, rejected := phases.Attempts(events)
+	d := detail{
+		Row: dispatch.RowOf(s, p, time.Now()), Size: sizeName(s.Spec.ProofType), Spec: s.Spec,
+		Attempts: attempts, Outputs: map[string]string{}, Operator: []operatorEvent{}, Doubted: []string{},
+	}
+	for _, a := range attempts {
+		if a.Status == phases.StatusDone && a.Result != nil {
+			d.take(a)
+		}
+	}
+	for _, e := range events {
+		switch e.Type {
+		case phases.Submitted, phases.Redo, phases.Cancelled:
+			if e.Step == phases.SectorEnd {
+				d.Operator = append(d.Operator, operatorEvent{e.At, e.Type, e.Host, e.Target, e.Reason})
+			}
+		}
+	}
+	for _, r := range rejected {
+		d.Doubted = append(d.Doubted, r.Error())
+	}
+	return d
+}
+
+func (d *detail) take(a phases.Attempt) {
+	for k, v := range a.Result.Outputs {
+		switch k {
+		case "proof":
+			d.Proof.Bytes = len(v) / 2
+		case "receipt":
+			if json.Valid([]byte(v)) {
+				d.Receipt = json.RawMessage(v)
+			}
+		default:
+			d.Outputs[k] = v
+		}
+	}
+	switch a.Step {
+	case phases.P4:
+		d.Proof.Snark, d.Proof.SHA256, d.Proof.Seconds = d.Outputs["snark"], d.Outputs["proof_sha256"], a.Result.Seconds
+	case phases.P6:
+		d.Freed = a.Result.Bytes
+	}
+}
+
+func (d *detail) table(cmd *cobra.Command) error {
+	w := cmd.OutOrStdout()
+	line(w, "%s  %s  %s (proof type %d)  %s", d.Sector, d.Group, d.Size, d.ProofType, d.State)
+	if d.Reason != "" {
+		line(w, "reason: %s", d.Reason)
+	}
+	for _, o := range d.Operator {
+		line(w, "%s %s by %s %s %s", stamp(o.At), o.Type, o.By, o.Target, o.Reason)
+	}
+	if !d.EndedAt.IsZero() {
+		line(w, "%s ended, after %s", stamp(d.EndedAt), span(d.EndedAt.Sub(d.SubmittedAt)))
+	}
+	line(w, "")
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "PHASE\tATTEMPT\tSTATE\tHOST\tISSUED\tWAITED\tTOOK\tBYTES\tWHAT")
+	for _, a := range d.Attempts {
+		fmt.Fprintf(t, "%s\t%d.%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Step, a.Issue, a.Attempt, stateOf(a), dash(a.Host),
+			stamp(a.IssuedAt), waited(a), took(a), bytesOf(copied(a)), what(a))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	d.made(cmd)
+	for _, r := range d.Doubted {
+		line(w, "not believed: %s", r)
+	}
+	return nil
+}
+
+// made prints what the sector's steps made.
+func (d *detail) made(cmd *cobra.Command) {
+	w := cmd.OutOrStdout()
+	line(w, "")
+	for _, key := range []string{"comm_d", "comm_r", "ticket", "seed", "precommit_message", "commit_message"} {
+		if v := d.Outputs[key]; v != "" {
+			line(w, "%-18s %s", strings.ReplaceAll(key, "_", " "), v)
+		}
+	}
+	switch p := d.Proof; {
+	case p.Bytes > 0:
+		line(w, "%-18s %d bytes, SHA-256 %s, in %s", "proof", p.Bytes, p.SHA256, seconds(p.Seconds))
+	case p.Snark != "":
+		line(w, "%-18s no SNARK was made (%s)", "proof", p.Snark)
+	}
+	if note := d.Outputs["commit_note"]; note != "" {
+		line(w, "%-18s %s", "the chain says", note)
+	}
+	var receipt struct {
+		Node  string `json:"node"`
+		Path  string `json:"path"`
+		Files []struct {
+			Name   string `json:"name"`
+			Size   int64  `json:"size"`
+			SHA256 string `json:"sha256"`
+		} `json:"files"`
+	}
+	if d.Receipt != nil && json.Unmarshal(d.Receipt, &receipt) == nil {
+		line(w, "%-18s %s %s", "stored on", receipt.Node, receipt.Path)
+		for _, f := range receipt.Files {
+			line(w, "  %s  %10s  %s", f.SHA256, bytesOf(f.Size), f.Name)
+		}
+	}
+	if d.Freed > 0 {
+		line(w, "%-18s %s", "freed by p6", bytesOf(d.Freed))
+	}
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+// stateOf tells waiting from running.
+func stateOf(a phases.Attempt) string {
+	switch {
+	case a.Status == phases.StatusIssued && a.Step.IsGate():
+		return dispatch.NowOnChain
+	case a.Status == phases.StatusIssued && time.Now().Before(a.NotBefore):
+		return dispatch.NowDelayed
+	case a.Status == phases.StatusIssued:
+		return dispatch.NowWaiting
+	}
+	return string(a.Status)
+}
+
+func waited(a phases.Attempt) string {
+	switch {
+	case a.Step.IsGate():
+		return "-"
+	case a.ClaimedAt.IsZero() && a.EndedAt.IsZero():
+		return span(time.Since(a.IssuedAt)) + "…"
+	}
+	return span(time.Duration(a.Waited * float64(time.Second)))
+}
+
+func took(a phases.Attempt) string {
+	switch {
+	case a.Step.IsGate() && !a.EndedAt.IsZero():
+		return span(a.EndedAt.Sub(a.IssuedAt))
+	case a.Step.IsGate():
+		return span(time.Since(a.IssuedAt)) + "…"
+	case a.ClaimedAt.IsZero():
+		return "-"
+	case a.EndedAt.IsZero():
+		return span(time.Since(a.ClaimedAt)) + "…"
+	}
+	return span(time.Duration(a.Took * float64(time.Second)))
+}
+
+func copied(a phases.Attempt) int64 {
+	if a.Result == nil {
+		return 0
+	}
+	return a.Result.Bytes
+}
+
+// what is the error of a failed attempt, or how far a running one is.
+func what(a phases.Attempt) string {
+	switch {
+	case a.Result != nil && a.Status == phases.StatusFailed:
+		return fmt.Sprintf("%s (%s): %s", a.Result.Code, a.Result.Class, a.Result.Message)
+	case a.Result != nil:
+		return a.Result.Message
+	case a.Fraction > 0:
+		return fmt.Sprintf("%s %.0f%%", a.Note, 100*a.Fraction)
+	}
+	return a.Note
+}

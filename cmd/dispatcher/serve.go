@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"sealfleet/internal/bus"
+	"sealfleet/internal/chain"
+	"sealfleet/internal/dispatch"
+	"sealfleet/internal/logs"
+	"sealfleet/internal/version"
+	"sealfleet/internal/web"
+)
+
+func serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Hand out phases until told to stop",
+		Long: `serve runs a dispatcher, with an embedded NATS server unless NATS_URL names another one.
+Any number of dispatchers may run on one bus. SIGTERM or SIGINT stops it; the hosts go on
+with what they do, and another dispatcher (or this one, started again) goes on from there.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd) },
+	}
+}
+
+func serve(cmd *cobra.Command) error {
+	var cfg serveConfig
+	if err := load(&cfg, &cfg.Bus); err != nil {
+		return err
+	}
+	log := logs.New(cmd.ErrOrStderr(), cfg.Log)
+	if err := writable(cfg.Bus.StateDir); err != nil {
+		return err
+	}
+	registry := web.NewRegistry("dispatcher")
+	site, err := web.New(cfg.HTTPListen, cfg.HTTP, registry, log)
+	if err != nil {
+		return errUsage{err}
+	}
+	g, ctx := errgroup.WithContext(cmd.Context())
+	site.Check("bus", func(context.Context) error { return errors.New("connecting to NATS") })
+	g.Go(func() error { return site.Serve(ctx) })
+	g.Go(func() error { return hand(ctx, &cfg, site, registry, log) })
+	err = g.Wait()
+	notify("STOPPING=1")
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
+}
+
+// hand runs everything that needs the bus.
+func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *prometheus.Registry, log *slog.Logger) error {
+	if cfg.Bus.URL == "" {
+		cfg.Server.StateDir = cfg.Bus.StateDir
+		server, err := bus.StartEmbedded(cfg.Server, log)
+		if err != nil {
+			return err
+		}
+		defer server.Close()
+		cfg.Bus.Server = server
+		log.Info("the embedded NATS server runs", "url", server.ClientURL(), "nats_cli", server.Hint())
+	}
+	b, err := bus.Connect(ctx, cfg.Bus, "dispatcher-"+cfg.Name, log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop before there was a connection
+		}
+		return err
+	}
+	defer b.Close()
+	if err := prepare(ctx, b, cfg.Groups, log); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	metrics := dispatch.NewMetrics()
+	registry.MustRegister(metrics, connectedGauge(b))
+	d := dispatch.New(b, dispatch.Options{
+		Name: cfg.Name, Policy: cfg.Policy.policy(), Chain: chain.NewDev(cfg.Chain, verifier(), nil),
+		Groups: cfg.Groups, Log: log, Metrics: metrics, SweepEvery: cfg.Sweep,
+	})
+	site.Check("bus", func(context.Context) error { return b.Connected() })
+	site.Check("dispatcher", func(context.Context) error { return d.Ready() })
+	log.Info("dispatching", "version", version.String(), "name", cfg.Name, "groups", []string(cfg.Groups), "http", site.URL(), "chain", "development")
+	notify("READY=1")
+	return d.Run(ctx)
+}
+
+// prepare makes the streams and consumers that are missing.
+func prepare(ctx context.Context, b *bus.Bus, groups []string, log *slog.Logger) error {
+	changes, err := b.Apply(ctx, groups)
+	if err != nil {
+		return fmt.Errorf("prepare the bus: %w", err)
+	}
+	for _, c := range changes {
+		if c.Action != bus.ActionNone {
+			log.Info("prepared the bus", "what", c.Kind, "name", c.Name, "action", c.Action, "detail", c.Detail)
+		}
+	}
+	return nil
+}
+
+func connectedGauge(b *bus.Bus) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sealfleet_bus_connected", Help: "1 if the connection to NATS stands, else 0.",
+	}, func() float64 {
+		if b.Connected() != nil {
+			return 0
+		}
+		return 1
+	})
+}
+
+// writable makes the state directory, and tells plainly if it cannot be used.
+func writable(dir string) error {
+	mend := fmt.Sprintf("(mend: mkdir -p %s && chown %d %s, or set STATE_DIR)", dir, os.Geteuid(), dir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return errUsage{fmt.Errorf("STATE_DIR=%q: %w %s", dir, err, mend)}
+	}
+	f, err := os.CreateTemp(dir, ".writable-*")
+	if err != nil {
+		return errUsage{fmt.Errorf("STATE_DIR=%q cannot be written: %w %s", dir, err, mend)}
+	}
+	_ = f.Close()
+	return os.Remove(filepath.Join(dir, filepath.Base(f.Name())))
+}
