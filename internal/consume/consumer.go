@@ -54,7 +54,7 @@ type Consumer struct {
 
 // hooks let tests see and hold what happens inside; all may be nil.
 type hooks struct {
-	claimed   func(phases.Event)
+	delivered func(*bus.Lease)
 	heartbeat func(*job, error)
 	outcome   func(*job, string)
 }

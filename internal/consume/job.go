@@ -39,6 +39,7 @@ type job struct {
 	lastSeq uint64
 
 	note progressNote
+	poke chan struct{} // asks for a heartbeat now
 }
 
 // do deals with a task from its delivery to its acknowledgement. work ends when the
@@ -46,16 +47,19 @@ type job struct {
 func (c *Consumer) do(work context.Context, l *bus.Lease) {
 	t := l.Task
 	j := &job{
-		c: c, task: t, lease: l, key: chain{t.Sector, t.Step}, claimID: rand.Text(),
+		c: c, task: t, lease: l, key: chain{t.Sector, t.Step}, claimID: rand.Text(), poke: make(chan struct{}, 1),
 		log: c.log.With(logs.Group, t.Group, logs.Sector, t.Sector, logs.Phase, t.Step, logs.Attempt, t.Attempt),
 	}
 	if held, mine := c.running.LoadOrStore(j.key, j); mine {
 		// The server gave our own task out again (it was away for longer than the lease):
 		// the running job goes on, under the new delivery.
-		held.(*job).adopt(j)
+		held.(*job).adopt(work, j)
 		return
 	}
-	defer c.running.Delete(j.key)
+	defer j.release()
+	if c.hooks.delivered != nil {
+		c.hooks.delivered(l)
+	}
 	if !j.claim(work) {
 		return
 	}
@@ -66,12 +70,22 @@ func (c *Consumer) do(work context.Context, l *bus.Lease) {
 	}
 }
 
+// release lets this host take tasks of the chain again.
+func (j *job) release() { j.c.running.CompareAndDelete(j.key, j) }
+
 // adopt takes over the delivery of another lease of the same task.
-func (j *job) adopt(other *job) {
-	if other.task.Issue != j.task.Issue {
-		// A new issue while the old one runs here: the old one is being revoked. It will
-		// be gone by the next heartbeat.
-		other.nak(j.c.bus.Heartbeat())
+func (j *job) adopt(ctx context.Context, other *job) {
+	switch {
+	case other.task.Issue < j.task.Issue:
+		other.look(ctx) // the chain will say that it is over
+		return
+	case other.task.Issue > j.task.Issue:
+		// A new issue while the old one runs here: the old one was revoked. Look at once.
+		select {
+		case j.poke <- struct{}{}:
+		default:
+		}
+		other.nak(min(time.Second, j.c.bus.Heartbeat()))
 		return
 	}
 	j.mu.Lock()
@@ -129,65 +143,75 @@ const unknownDelay = 5 * time.Second
 func (j *job) claim(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, j.c.bus.AckWait()/2) // the lease runs meanwhile
 	defer cancel()
-	last := phases.Event{ID: j.task.IssuedID, Seq: j.task.IssuedSeq}
-	if j.lease.Deliveries != 1 || last.Seq == 0 {
-		// Somebody had it before: the chain tells how far they got.
-		if !j.look(ctx, &last) {
-			return false
+	if j.currentLease().Deliveries == 1 && j.task.IssuedSeq > 0 {
+		// Nobody had it before, so the chain most likely ends with the issue: one write and
+		// no read. If it doesn't (revoked, or published twice) the chain tells more.
+		quick, cancel := context.WithTimeout(ctx, quickClaim)
+		err := j.claimAfter(quick, phases.Event{ID: j.task.IssuedID, Seq: j.task.IssuedSeq})
+		cancel()
+		if err == nil {
+			return true
 		}
 	}
-	for tries := 0; ; tries++ {
-		j.lastID, j.lastSeq = last.ID, last.Seq
-		e := j.event(phases.Claimed)
-		e.InputDigest = digest(j.task.Inputs)
-		err := j.append(ctx, e)
-		switch {
-		case err == nil:
-			j.log.Info("claimed", "claim", j.claimID, "deliveries", j.lease.Deliveries)
-			if j.c.hooks.claimed != nil {
-				e.Seq = j.lastSeq
-				j.c.hooks.claimed(e)
-			}
-			return true
-		case errors.Is(err, bus.ErrConflict) && j.lease.Deliveries == 1 && tries == 0:
-			// First delivery, but the chain has moved on: revoked, perhaps, or already done
-			// under a message that was published twice.
-			if !j.look(ctx, &last) {
-				return false
-			}
-		case errors.Is(err, bus.ErrConflict):
-			j.log.Info("another host claimed the task first", "error", err)
-			return false // its message is now the winner's: no ack
-		default:
-			j.log.Warn("cannot claim a task", "error", err)
-			j.nak(time.Second)
-			return false
-		}
+	last, ok := j.look(ctx)
+	if !ok {
+		return false
+	}
+	err := j.claimAfter(ctx, *last)
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, bus.ErrConflict):
+		j.log.Info("another host claimed the task first", "error", err)
+		return false // its message is now the winner's: no ack
+	default:
+		j.log.Warn("cannot claim a task", "error", err)
+		j.nak(time.Second)
+		return false
 	}
 }
 
+// quickClaim is how long a claim may take that did not look at the chain first.
+const quickClaim = 2 * time.Second
+
+// claimAfter appends our claim to an event of the chain.
+func (j *job) claimAfter(ctx context.Context, last phases.Event) error {
+	j.lastID, j.lastSeq = last.ID, last.Seq
+	e := j.event(phases.Claimed)
+	e.InputDigest = digest(j.task.Inputs)
+	if err := j.append(ctx, e); err != nil {
+		return err
+	}
+	j.log.Info("claimed", "claim", j.claimID, "deliveries", j.currentLease().Deliveries)
+	return nil
+}
+
 // look reads the chain's last event and tells whether the task is still to be done.
-func (j *job) look(ctx context.Context, last *phases.Event) bool {
+func (j *job) look(ctx context.Context) (*phases.Event, bool) {
 	e, err := j.c.bus.Last(ctx, j.task.Group, j.task.Sector, j.task.Step)
 	switch {
 	case err != nil:
 		j.log.Warn("cannot read a task's chain", "error", err)
 		j.nak(time.Second)
-		return false
+		return nil, false
 	case e == nil || e.V == 0 || e.V > phases.Version || e.Issue < j.task.Issue:
 		j.log.Warn("a task that its chain does not know (yet)", "issue", j.task.Issue)
 		j.nak(unknownDelay)
-		return false
+		return nil, false
 	case e.Issue > j.task.Issue, e.Type == phases.Done, e.Type == phases.Failed, e.Type == phases.Cancelled:
 		j.log.Info("the task is over already", "last", e.Type, "by", e.Host)
 		j.ack(ctx)
-		return false
+		return nil, false
+	}
+	if e.Type == phases.Claimed && e.ClaimID == j.claimID {
+		// Our own quick claim landed after all, and only its answer was lost: a second
+		// claim by us would need a new id.
+		j.claimID = rand.Text()
 	}
 	if e.Type != phases.Issued {
 		j.log.Warn("taking a task over", "from", e.Host, "claimed", e.At)
 	}
-	*last = *e
-	return true
+	return e, true
 }
 
 // outcome is how a job ended.
@@ -221,6 +245,15 @@ func (j *job) run(work context.Context) outcome {
 		result, err := j.perform(ctx)
 		done <- outcome{result, err, time.Since(start)}
 	}()
+	beatNow := func() {
+		err := j.heartbeat(ctx, time.Now())
+		if errors.Is(err, errLost) {
+			stop(errLost)
+		}
+		if j.c.hooks.heartbeat != nil {
+			j.c.hooks.heartbeat(j, err)
+		}
+	}
 	beat := time.NewTicker(j.c.bus.Heartbeat())
 	defer beat.Stop()
 	for {
@@ -233,14 +266,10 @@ func (j *job) run(work context.Context) outcome {
 				o.err = ErrHandedBack
 			}
 			return o
-		case now := <-beat.C:
-			err := j.heartbeat(ctx, now)
-			if errors.Is(err, errLost) {
-				stop(errLost)
-			}
-			if j.c.hooks.heartbeat != nil {
-				j.c.hooks.heartbeat(j, err)
-			}
+		case <-beat.C:
+			beatNow()
+		case <-j.poke:
+			beatNow()
 		}
 	}
 }
@@ -343,6 +372,7 @@ func (j *job) report(work context.Context, e phases.Event) {
 		cancel()
 		switch {
 		case err == nil:
+			j.release() // the next issue may come to this host before our ack is answered
 			j.ack(context.Background())
 			return
 		case errors.Is(err, bus.ErrConflict):
