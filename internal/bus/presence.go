@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -26,6 +27,7 @@ type presence struct {
 	Since    time.Time `json:"since"`
 	Machine  string    `json:"machine"`
 	Question bool      `json:"question"` // is anybody there?
+	Settled  bool      `json:"settled"`  // it asked before, and nobody was
 }
 
 // Announce makes sure that no other program runs under a host's name, and from then on
@@ -39,12 +41,14 @@ type presence struct {
 func (b *Bus) Announce(ctx context.Context, host, machine string, patience time.Duration) error {
 	me := presence{Instance: rand.Text(), Since: time.Now().UTC(), Machine: machine}
 	taken := make(chan presence, 1)
+	var settled atomic.Bool
 	sub, err := b.nc.Subscribe(presenceSubject(host), func(m *nats.Msg) {
 		var p presence
 		if json.Unmarshal(m.Data, &p) != nil || p.Instance == me.Instance {
 			return
 		}
-		if p.older(me) {
+		// Clocks differ, so age only decides between two that both still ask.
+		if !settled.Load() && (p.Settled || p.older(me)) {
 			select {
 			case taken <- p:
 			default:
@@ -52,7 +56,9 @@ func (b *Bus) Announce(ctx context.Context, host, machine string, patience time.
 			return
 		}
 		if p.Question {
-			if err := b.say(host, me); err != nil {
+			answer := me
+			answer.Settled = settled.Load()
+			if err := b.say(host, answer); err != nil {
 				b.log.Warn("could not tell another consumer that its name is taken", "error", err)
 			}
 		}
@@ -74,6 +80,7 @@ func (b *Bus) Announce(ctx context.Context, host, machine string, patience time.
 	case <-ctx.Done():
 		return errors.Join(ctx.Err(), sub.Unsubscribe())
 	case <-timer.C:
+		settled.Store(true)
 		return nil
 	}
 }
@@ -90,8 +97,5 @@ func (b *Bus) say(host string, p presence) error {
 	if err != nil {
 		return err
 	}
-	if err := b.nc.Publish(presenceSubject(host), data); err != nil {
-		return err
-	}
-	return b.nc.FlushTimeout(attemptTimeout)
+	return b.nc.Publish(presenceSubject(host), data)
 }
