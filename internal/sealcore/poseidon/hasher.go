@@ -50,7 +50,8 @@ func (h *Hasher) Sum(in []fr.Element) fr.Element {
 }
 
 // SumBatch hashes len(dst) preimages that lie one after the other in in, on the calling
-// goroutine, eight at a time where the processor allows it. It panics if len(in) is not arity·len(dst). dst may not overlap in.
+// goroutine, eight at a time where the processor allows it. It panics if len(in) is not
+// arity·len(dst). dst may not overlap in.
 func (h *Hasher) SumBatch(dst, in []fr.Element) {
 	arity := h.constants.Arity
 	if len(in) != arity*len(dst) {

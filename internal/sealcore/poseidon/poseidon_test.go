@@ -4,13 +4,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"os"
 	"testing"
 
 	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr"
 
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/sealcore/field"
+	"sealfleet/internal/sealcore/sealtest"
 )
 
 func element(t testing.TB, s string) fr.Element {
@@ -28,17 +28,13 @@ func element(t testing.TB, s string) fr.Element {
 
 // TestVectors compares with digests made by the reference implementation.
 func TestVectors(t *testing.T) {
-	raw, err := os.ReadFile("testdata/poseidon.json")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var vectors []struct {
 		Arity    int      `json:"arity"`
 		Digest   string   `json:"digest_le_hex"`
 		Name     string   `json:"preimage"`
 		Preimage []string `json:"preimage_le_hex"`
 	}
-	if err := json.Unmarshal(raw, &vectors); err != nil {
+	if err := json.Unmarshal(sealtest.Read(t, "poseidon.json"), &vectors); err != nil {
 		t.Fatal(err)
 	}
 	if len(vectors) == 0 {

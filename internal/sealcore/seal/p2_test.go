@@ -334,3 +334,42 @@ func TestPreCommit2JSON(t *testing.T) {
 		t.Errorf("toy shape: %s", got)
 	}
 }
+
+func TestParsePreCommit2(t *testing.T) {
+	params, err := sealcore.ForProofType(5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	toy, err := sealcore.ForShape("16KiB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []sealcore.Params{params, toy} {
+		want := &PreCommit2{Params: p, CommR: sealcore.Domain{1, 255}, CommD: sealcore.Domain{31: 9}}
+		if got, err := ParsePreCommit2(p, want.JSON()); err != nil || *got != *want {
+			t.Errorf("%s: got %+v, %v", p, got, err)
+		}
+	}
+	good := string((&PreCommit2{Params: params}).JSON())
+	for name, bad := range map[string]string{
+		"empty":             "",
+		"cut short":         good[:len(good)-1],
+		"something follows": good + "{}",
+		"unknown field":     strings.Replace(good, "{", `{"x":1,`, 1),
+		"other proof type":  strings.Replace(good, "2KiBV1_1", "2KiBV1", 1),
+		"no proof type":     strings.Replace(good, `"registered_proof":"StackedDrg2KiBV1_1",`, "", 1),
+		"31 bytes":          strings.Replace(good, "[0,", "[", 1),
+		"no byte":           strings.Replace(good, "[0,", "[256,", 1),
+		"null":              strings.Replace(good, "[0,", "[null,", 1),
+		"negative":          strings.Replace(good, "[0,", "[-1,", 1),
+		"base64":            strings.Replace(good, `"comm_r":[0`+strings.Repeat(",0", 31)+`]`, `"comm_r":"AAAA"`, 1),
+		"not in the field":  strings.Replace(good, ",0]", ",255]", 1),
+	} {
+		if bad == good {
+			t.Fatalf("%s: not spoilt", name)
+		}
+		if got, err := ParsePreCommit2(params, []byte(bad)); err == nil {
+			t.Errorf("%s: passes as %+v", name, got)
+		}
+	}
+}
