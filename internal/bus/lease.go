@@ -84,8 +84,8 @@ func deliveries(reply string) int {
 // newerTaskDelay is how long a task that only a newer release understands waits for one.
 const newerTaskDelay = 30 * time.Second
 
-// Fetch waits up to maxWait for exactly one task of a phase; nil, nil means that none
-// came. Call it only for a slot that is free: a task that comes after Fetch gave up is
+// Fetch waits up to maxWait for exactly one task of a phase, or with 0 asks for one that
+// is there already; nil, nil means that none came. Call it only for a slot that is free: a task that comes after Fetch gave up is
 // handed back at once. A message that is no task is set aside, and the wait goes on.
 func (b *Bus) Fetch(ctx context.Context, group string, step phases.Step, maxWait time.Duration) (*Lease, error) {
 	if err := checkTokens(group, "-", step, "-"); err != nil {
@@ -96,7 +96,7 @@ func (b *Bus) Fetch(ctx context.Context, group string, step phases.Step, maxWait
 		if err := b.Stopped(); err != nil {
 			return nil, err
 		}
-		m, err := b.pulls.one(ctx, Durable(group, step), max(time.Until(until), time.Millisecond))
+		m, err := b.pulls.one(ctx, Durable(group, step), left(until))
 		if m == nil || err != nil {
 			return nil, err
 		}
@@ -117,6 +117,14 @@ func (b *Bus) Fetch(ctx context.Context, group string, step phases.Step, maxWait
 			return l, nil
 		}
 	}
+}
+
+// left is how long it is until then; below a millisecond it is nothing.
+func left(until time.Time) time.Duration {
+	if d := time.Until(until); d >= time.Millisecond {
+		return d
+	}
+	return 0
 }
 
 func clip(data []byte) string {

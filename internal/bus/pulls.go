@@ -146,12 +146,13 @@ func (p *pulls) handBack(m *nats.Msg) {
 // pullRequest is the body of a request for one message.
 type pullRequest struct {
 	Batch   int           `json:"batch"`
-	Expires time.Duration `json:"expires"`
+	Expires time.Duration `json:"expires,omitempty"`
+	NoWait  bool          `json:"no_wait,omitempty"`
 }
 
 // one makes one request and waits for its answer; nil, nil: none came.
 func (p *pulls) one(ctx context.Context, durable string, maxWait time.Duration) (m *nats.Msg, err error) {
-	body, err := json.Marshal(pullRequest{Batch: 1, Expires: maxWait})
+	body, err := json.Marshal(pullRequest{Batch: 1, Expires: maxWait, NoWait: maxWait == 0})
 	if err != nil {
 		return nil, err
 	}
