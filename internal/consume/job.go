@@ -287,7 +287,15 @@ func (j *job) perform(ctx context.Context) (result engine.Result, err error) {
 		return engine.Result{}, err
 	}
 	defer leave()
-	return j.c.engine.Run(ctx, req, j.note.set)
+	result, err = j.c.engine.Run(ctx, req, j.note.set)
+	if err == nil && j.task.Step == phases.P1 {
+		// The other phases find the sector below this host's directory of the share.
+		if result.Outputs == nil {
+			result.Outputs = map[string]string{}
+		}
+		result.Outputs["ip"] = j.c.cfg.IP
+	}
+	return result, err
 }
 
 // heartbeat reads the chain, and extends the lease if the chain still ends with our own

@@ -24,6 +24,7 @@ import (
 // Command is an engine in a child process.
 type Command struct {
 	Path string
+	Name string // in messages; empty: the path
 	Args []string
 	Env  []string // added to this process's environment
 	// Grace is how long the group has between SIGTERM and SIGKILL, and how long an engine
@@ -49,7 +50,7 @@ func (c *Command) Run(ctx context.Context, r Request, progress func(Progress)) (
 	}
 	ch, err := c.start()
 	if err != nil {
-		return Result{}, failf("engine_start", phases.Retryable, "cannot start engine %s: %v", c.Path, err)
+		return Result{}, failf("engine_start", phases.Retryable, "cannot start engine %s: %v", c.name(), err)
 	}
 	defer ch.close()
 
@@ -113,6 +114,13 @@ func (c *Command) grace() time.Duration {
 	return 5 * time.Second
 }
 
+func (c *Command) name() string {
+	if c.Name != "" {
+		return c.Name
+	}
+	return c.Path
+}
+
 // judge decides what the engine's words and its end come to.
 func (c *Command) judge(v verdict, state *os.ProcessState, why, said string) (Result, error) {
 	if said != "" {
@@ -121,18 +129,18 @@ func (c *Command) judge(v verdict, state *os.ProcessState, why, said string) (Re
 	status, _ := state.Sys().(syscall.WaitStatus)
 	switch {
 	case v.bad != nil:
-		return Result{}, failf("engine_garbage", phases.Retryable, "engine %s does not keep to the protocol: %v%s", c.Path, v.bad, said)
+		return Result{}, failf("engine_garbage", phases.Retryable, "engine %s does not keep to the protocol: %v%s", c.name(), v.bad, said)
 	case v.err != nil:
 		return Result{}, v.err
 	case why == "hung":
-		return Result{}, failf("engine_hung", phases.Retryable, "engine %s closed its output or gave its result, but did not end within %v%s", c.Path, c.grace(), said)
+		return Result{}, failf("engine_hung", phases.Retryable, "engine %s closed its output or gave its result, but did not end within %v%s", c.name(), c.grace(), said)
 	case status.Signaled():
 		return Result{}, failf("engine_signal", phases.Retryable,
-			"engine %s was killed by signal %d (%v): short of memory? (see dmesg)%s", c.Path, status.Signal(), status.Signal(), said)
+			"engine %s was killed by signal %d (%v): short of memory? (see dmesg)%s", c.name(), status.Signal(), status.Signal(), said)
 	case status.ExitStatus() != 0:
-		return Result{}, failf("engine_exit", phases.Retryable, "engine %s ended with exit code %d%s", c.Path, status.ExitStatus(), said)
+		return Result{}, failf("engine_exit", phases.Retryable, "engine %s ended with exit code %d%s", c.name(), status.ExitStatus(), said)
 	case v.result == nil:
-		return Result{}, failf("engine_no_result", phases.Retryable, "engine %s ended with exit code 0 but without a result%s", c.Path, said)
+		return Result{}, failf("engine_no_result", phases.Retryable, "engine %s ended with exit code 0 but without a result%s", c.name(), said)
 	}
 	return *v.result, nil
 }

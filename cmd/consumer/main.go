@@ -1,0 +1,120 @@
+// Command consumer is a host's side of the sealing fleet: it pulls the phases that it has
+// slots for and runs each in a child process. Without a bus it runs phases of one sector
+// for sizing a host (bench), and describes the proof's circuit (circuit).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"sealfleet/internal/bus"
+	"sealfleet/internal/consume"
+	"sealfleet/internal/host"
+	"sealfleet/internal/settings"
+)
+
+// Exit codes. They are part of the interface: scripts rely on them.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2 // flags, arguments, settings or places that can't be used
+	exitConflict    = 4 // another consumer has this name
+	exitUnreachable = 5
+)
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == phaseCommand {
+		os.Exit(runPhase()) // before anything costs memory: there may be hundreds of us
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-ctx.Done()
+		stop() // a second signal ends the process at once; its children follow
+	}()
+	err := newRoot().ExecuteContext(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "consumer: "+err.Error())
+	}
+	os.Exit(exitCode(err))
+}
+
+// errUsage is an error of whoever typed the command or wrote the settings.
+type errUsage struct{ error }
+
+func (e errUsage) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return errUsage{fmt.Errorf(format, args...)} }
+
+func exitCode(err error) int {
+	var usage errUsage
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, bus.ErrNameTaken):
+		return exitConflict
+	case errors.Is(err, bus.ErrUnreachable):
+		return exitUnreachable
+	}
+	return exitFailure
+}
+
+const rootHelp = `consumer is a host's side of the sealing fleet: one runs on each host. It pulls the phases
+that WORKERS gives it slots for and runs each in a child process of its own.
+
+Exit codes: 0 done; 1 failure; 2 bad flags, arguments or settings, or a directory that cannot be
+used; 4 another consumer with this name is running; 5 the bus cannot be reached.`
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "consumer",
+		Short:         "Run phases of sealing on this host",
+		Long:          rootHelp,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
+	root.AddCommand(serveCommand(), benchCommand(), circuitCommand(), versionCommand(), manCommand())
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, a []string) {
+		help(cmd, a)
+		if cmd.Name() != "serve" && cmd.Name() != "consumer" {
+			return
+		}
+		out := cmd.OutOrStdout()
+		fmt.Fprintln(out, "\nEnvironment (STATE_DIR's default is ~/.local/state/sealfleet for other users than root):")
+		_ = settings.Table(out, &consume.Config{}) // the terminal has gone: nobody is left to tell
+	})
+	return root
+}
+
+// load reads the settings of serve.
+func load(cfg *consume.Config) error {
+	if err := settings.Load(cfg); err != nil {
+		return errUsage{err}
+	}
+	if os.Getenv("STATE_DIR") == "" {
+		cfg.Bus.StateDir = host.StateDir(cfg.Bus.StateDir)
+	}
+	cfg.Bus.Role = bus.RoleHost
+	return nil
+}
+
+// args makes an argument check's error one of usage.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, a []string) error {
+		if err := check(cmd, a); err != nil {
+			return usagef("%w (see: %s --help)", err, cmd.CommandPath())
+		}
+		return nil
+	}
+}

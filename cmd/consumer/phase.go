@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"os"
+	"runtime"
+
+	"sealfleet/internal/engine"
+	"sealfleet/internal/phases"
+)
+
+// phaseCommand is the hidden subcommand that serve starts for each phase.
+const phaseCommand = "phase"
+
+// runPhase is a child: it does one phase, as the request on stdin says (see package
+// engine), and ends when its parent does.
+func runPhase() int { return engine.Serve(os.Stdin, os.Stdout, child{builtin()}) }
+
+// builtin is the engine of serve's children and of bench.
+func builtin() engine.Builtin { return engine.Builtin{Prover: prover()} }
+
+// prover makes p4's SNARKs. nil: p4 verifies every vanilla proof and says that it made none.
+func prover() engine.Prover { return nil }
+
+// child keeps to the threads that it was given.
+type child struct{ engine.Engine }
+
+// Run sets the runtime's threads before the work.
+func (c child) Run(ctx context.Context, r engine.Request, progress func(engine.Progress)) (engine.Result, error) {
+	threads := r.Threads
+	if tiny := r.ProofType == 0 || r.ProofType == 5; tiny && r.Phase != phases.P4 {
+		threads = 1 // 2 KiB: milliseconds, but hundreds side by side
+	}
+	if threads > 0 {
+		runtime.GOMAXPROCS(threads)
+	}
+	return c.Engine.Run(ctx, r, progress)
+}

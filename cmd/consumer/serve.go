@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"sealfleet/internal/bus"
+	"sealfleet/internal/consume"
+	"sealfleet/internal/engine"
+	"sealfleet/internal/host"
+	"sealfleet/internal/logs"
+	"sealfleet/internal/version"
+	"sealfleet/internal/web"
+)
+
+func serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Pull phases and run them until told to stop",
+		Long: `serve is this host's consumer. It is set up by environment variables, which are listed below.
+SIGTERM or SIGINT stops it gently: it pulls nothing more, gives running phases DRAIN_TIMEOUT, then
+stops them with all their processes and hands their tasks back. A second signal ends it at once.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd) },
+	}
+}
+
+func serve(cmd *cobra.Command) error {
+	var cfg consume.Config
+	if err := load(&cfg); err != nil {
+		return err
+	}
+	if err := cfg.CheckPlaces(); err != nil {
+		return errUsage{err}
+	}
+	log := logs.New(cmd.ErrOrStderr(), cfg.Log).With(logs.Host, cfg.HostName)
+	registry := web.NewRegistry("consumer")
+	site, err := web.New(cfg.HTTPListen, cfg.HTTP, registry, log)
+	if err != nil {
+		return errUsage{err}
+	}
+	site.Check("bus", func(context.Context) error { return errors.New("connecting to NATS") })
+	site.Check("places", func(context.Context) error { return cfg.CheckPlaces() })
+	ctx, cancel := context.WithCancel(cmd.Context())
+	g, _ := errgroup.WithContext(ctx)
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx)) // a drain is watched through it
+	g.Go(func() error {
+		err := site.Serve(serving)
+		cancel() // nothing without it
+		return err
+	})
+	err = work(ctx, &cfg, site, registry, log)
+	host.Notify("STOPPING=1")
+	cancel()
+	stopServing()
+	return errors.Join(err, g.Wait())
+}
+
+// nameWait is how long another consumer of this name has to answer.
+const nameWait = 1500 * time.Millisecond
+
+// work runs everything that needs the bus.
+func work(ctx context.Context, cfg *consume.Config, site *web.Server, registry *prometheus.Registry, log *slog.Logger) error {
+	b, err := bus.Connect(ctx, cfg.Bus, cfg.HostName, log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop before there was a connection
+		}
+		return err
+	}
+	defer b.Close()
+	if err := b.Announce(ctx, cfg.HostName, cfg.IP, nameWait); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	var self atomic.Pointer[consume.Consumer]
+	c := consume.New(*cfg, b, engineOf(cfg, log, func(why string) { self.Load().Killed(why) }), registry, log)
+	self.Store(c)
+	registry.MustRegister(connectedGauge(b))
+	site.Check("bus", func(context.Context) error { return b.Connected() })
+	site.Check("queues", func(context.Context) error { return c.Ready() })
+	log.Info("consuming", "version", version.String(), "ip", cfg.IP, "http", site.URL(), "engine", string(cfg.Engine))
+	host.Notify("READY=1")
+	return c.Run(ctx)
+}
+
+func engineOf(cfg *consume.Config, log *slog.Logger, killed func(string)) engine.Engine {
+	if cfg.Engine == consume.EngineNoop {
+		return engine.Noop{}
+	}
+	// The program that runs, even if an upgrade has put another one in its place.
+	return &engine.Command{Path: "/proc/self/exe", Name: "builtin", Args: []string{phaseCommand}, Log: log, Killed: killed}
+}
+
+func connectedGauge(b *bus.Bus) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sealfleet_bus_connected", Help: "1 if the connection to NATS stands, else 0.",
+	}, func() float64 {
+		if b.Connected() != nil {
+			return 0
+		}
+		return 1
+	})
+}
+
+func line(cmd *cobra.Command, format string, a ...any) {
+	fmt.Fprintf(cmd.OutOrStdout(), format+"\n", a...)
+}
