@@ -45,8 +45,9 @@ type (
 	g2Points struct{ *section }
 )
 
-func (s g1Points) Load(i int, p *msm.G1) error { return s.where(i, decodeG1(s.at(i), p)) }
-func (s g2Points) Load(i int, p *msm.G2) error { return s.where(i, decodeG2(s.at(i), p)) }
+func (s g1Points) Load(i int, p *msm.G1) error         { return s.where(i, decodeG1(s.at(i), p)) }
+func (s g1Points) LoadWide(i int, p *msm.G1Wide) error { return s.where(i, decodeG1Wide(s.at(i), p)) }
+func (s g2Points) Load(i int, p *msm.G2) error         { return s.where(i, decodeG2(s.at(i), p)) }
 
 // where names the point that an error is about.
 func (s *section) where(i int, err error) error {

@@ -32,6 +32,17 @@ func decodeG1(b []byte, p *msm.G1) error {
 	return decodeFp(b, &p.X, &p.Y)
 }
 
+// decodeG1Wide is decodeG1 for wide coordinates.
+func decodeG1Wide(b []byte, p *msm.G1Wide) error {
+	if err := checkFlags(b); err != nil {
+		return err
+	}
+	if p.X.SetBytes(b[:fp.Bytes]) != nil || p.Y.SetBytes(b[fp.Bytes:]) != nil {
+		return errCoordinate()
+	}
+	return nil
+}
+
 // decodeG2 is decodeG1 for G2. The part of a coordinate that is multiplied by u is first.
 func decodeG2(b []byte, p *msm.G2) error {
 	if err := checkFlags(b); err != nil {
@@ -54,10 +65,14 @@ func checkFlags(b []byte) error {
 func decodeFp(b []byte, coordinates ...*fp.Element) error {
 	for i, c := range coordinates {
 		if err := c.SetBytesCanonical(b[i*fp.Bytes : (i+1)*fp.Bytes]); err != nil {
-			return fmt.Errorf("%w: a coordinate of the point is not below the field's modulus", ErrMalformed)
+			return errCoordinate()
 		}
 	}
 	return nil
+}
+
+func errCoordinate() error {
+	return fmt.Errorf("%w: a coordinate of the point is not below the field's modulus", ErrMalformed)
 }
 
 // checkG1 tells why a decoded point is no element of the group; nil if it is one.
@@ -87,6 +102,8 @@ func checkG2(p *bls12381.G2Affine) error {
 
 // appendG1 and appendG2 encode points without compression.
 func appendG1(b []byte, p *msm.G1) []byte { return appendFp(b, &p.X, &p.Y) }
+
+func appendG1Wide(b []byte, p *msm.G1Wide) []byte { return p.Y.AppendBytes(p.X.AppendBytes(b)) }
 
 func appendG2(b []byte, p *msm.G2) []byte {
 	return appendFp(b, &p.X.A1, &p.X.A0, &p.Y.A1, &p.Y.A0)

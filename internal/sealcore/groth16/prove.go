@@ -107,9 +107,10 @@ func (w *prover) sums() error {
 	// What the transforms used, gigabytes for a large circuit, is to go back at once and
 	// not when the collector next feels like it.
 	debug.FreeOSMemory()
-	w.h, err = multiExp[bls12381.G1Affine](w, "msm h", g1Points{&p.h}, msm.Terms{
-		N: p.h.len(), Scalar: func(i int) *fr.Element { return &h[i] },
-	})
+	total := p.h.len()
+	w.h, err = explained(msm.MultiExpG1(w.ctx, g1Points{&p.h}, msm.Terms{
+		N: total, Scalar: func(i int) *fr.Element { return &h[i] },
+	}, w.msm("msm h", 0, total)))
 	if err != nil {
 		return err
 	}
@@ -124,16 +125,10 @@ func (w *prover) sums() error {
 		inB     bool
 		run     func() error
 	}{
-		{&p.l, false, false, func() (err error) { w.l, err = selected[bls12381.G1Affine](w, "msm l", g1Points{&p.l}, terms); return }},
-		{&p.a, true, false, func() (err error) { w.a, err = selected[bls12381.G1Affine](w, "msm a", g1Points{&p.a}, terms); return }},
-		{&p.b1, true, true, func() (err error) {
-			w.b1, err = selected[bls12381.G1Affine](w, "msm b1", g1Points{&p.b1}, terms)
-			return
-		}},
-		{&p.b2, true, true, func() (err error) {
-			w.b2, err = selected[bls12381.G2Affine](w, "msm b2", g2Points{&p.b2}, terms)
-			return
-		}},
+		{&p.l, false, false, func() (err error) { w.l, err = w.selected("msm l", &p.l, terms); return err }},
+		{&p.a, true, false, func() (err error) { w.a, err = w.selected("msm a", &p.a, terms); return err }},
+		{&p.b1, true, true, func() (err error) { w.b1, err = w.selected("msm b1", &p.b1, terms); return err }},
+		{&p.b2, true, true, func() (err error) { w.b2, err = w.selectedG2("msm b2", &p.b2, terms); return err }},
 	} {
 		switch {
 		case !sum.inputs:
@@ -149,12 +144,6 @@ func (w *prover) sums() error {
 		p.release(sum.section)
 	}
 	return nil
-}
-
-// multiExp runs one multi-exponentiation with progress.
-func multiExp[P ~struct{ X, Y E }, E any, PE msm.Coord[E]](w *prover, step string, src msm.Source[E], terms msm.Terms) (P, error) {
-	p, err := msm.MultiExp[E, PE](w.ctx, src, terms, w.msm(step, 0, terms.N))
-	return P(p), explain(err)
 }
 
 func (w *prover) msm(step string, before, total int) msm.Options {
@@ -196,22 +185,41 @@ func (t *selection) collect(inputs []ref, inputsIn, auxIn *density) {
 	add(t.s.aux, auxIn)
 }
 
-// selected adds up the terms of a section.
-func selected[P ~struct{ X, Y E }, E any, PE msm.Coord[E]](w *prover, step string, src msm.Source[E], t *selection) (P, error) {
-	total := len(t.ones) + len(t.points)
-	ones, err := msm.Sum[E, PE](w.ctx, src, t.ones, w.msm(step, 0, total))
-	if err != nil {
-		return P{}, explain(err)
-	}
-	rest, err := msm.MultiExp[E, PE](w.ctx, src, msm.Terms{
+// terms returns those that need a multiplication.
+func (t *selection) terms() msm.Terms {
+	return msm.Terms{
 		N:      len(t.points),
 		Index:  func(i int) int { return int(t.points[i]) },
 		Scalar: func(i int) *fr.Element { return &t.s.values[t.refs[i]-refValue] },
-	}, w.msm(step, len(t.ones), total))
-	if err != nil {
-		return P{}, explain(err)
 	}
-	return P(msm.Add[E, PE](ones, rest)), nil
+}
+
+// selected adds up the terms of a section of G1.
+func (w *prover) selected(step string, s *section, t *selection) (sum bls12381.G1Affine, err error) {
+	total := len(t.ones) + len(t.points)
+	ones, err := explained(msm.SumG1(w.ctx, g1Points{s}, t.ones, w.msm(step, 0, total)))
+	if err != nil {
+		return sum, err
+	}
+	rest, err := explained(msm.MultiExpG1(w.ctx, g1Points{s}, t.terms(), w.msm(step, len(t.ones), total)))
+	return *sum.Add(&ones, &rest), err
+}
+
+// selectedG2 adds up the terms of a section of G2.
+func (w *prover) selectedG2(step string, s *section, t *selection) (sum bls12381.G2Affine, err error) {
+	total := len(t.ones) + len(t.points)
+	ones, err := msm.Sum[bls12381.E2](w.ctx, g2Points{s}, t.ones, w.msm(step, 0, total))
+	if err != nil {
+		return sum, explain(err)
+	}
+	rest, err := msm.MultiExp[bls12381.E2](w.ctx, g2Points{s}, t.terms(), w.msm(step, len(t.ones), total))
+	a, b := bls12381.G2Affine(ones), bls12381.G2Affine(rest)
+	return *sum.Add(&a, &b), explain(err)
+}
+
+// explained is gnark-crypto's form of a sum, and explain's of an error.
+func explained(p msm.G1, err error) (bls12381.G1Affine, error) {
+	return bls12381.G1Affine(p), explain(err)
 }
 
 // blind puts the proof together:

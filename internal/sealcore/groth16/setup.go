@@ -93,8 +93,8 @@ type setup struct {
 	inputs  int
 	a, b, c []fr.Element // c becomes (beta·a + alpha·b + c), divided by gamma or delta
 
-	g1 *msm.Table[fp.Element, *fp.Element]
-	g2 *msm.Table[bls12381.E2, *bls12381.E2]
+	// These write a section at a place of the file.
+	writeG1, writeG2 func(step string, at int64, values *scalars) error
 
 	done, total atomic.Uint64 // points
 }
@@ -160,13 +160,30 @@ func (s *setup) tables() error {
 	_, _, g1, g2 := bls12381.Generators()
 	s.report("tables", 0, 1)
 	o := msm.Options{Threads: s.threads()}
-	var err error
 	n1, n2 := s.domain+3*len(s.a), len(s.a)
-	if s.g1, err = msm.NewTable[fp.Element](s.ctx, msm.G1(g1), n1, o); err != nil {
+	if generator := msm.G1(g1); msm.HasWide() {
+		table, err := msm.NewTable[msm.Wide](s.ctx, msm.Widen(&generator), n1, o)
+		if err != nil {
+			return err
+		}
+		s.writeG1 = func(step string, at int64, values *scalars) error {
+			return writeSection(s, step, at, values, table, g1Len, appendG1Wide)
+		}
+	} else {
+		table, err := msm.NewTable[fp.Element](s.ctx, generator, n1, o)
+		if err != nil {
+			return err
+		}
+		s.writeG1 = func(step string, at int64, values *scalars) error {
+			return writeSection(s, step, at, values, table, g1Len, appendG1)
+		}
+	}
+	table, err := msm.NewTable[bls12381.E2](s.ctx, msm.G2(g2), n2, o)
+	if err != nil {
 		return err
 	}
-	if s.g2, err = msm.NewTable[bls12381.E2](s.ctx, msm.G2(g2), n2, o); err != nil {
-		return err
+	s.writeG2 = func(step string, at int64, values *scalars) error {
+		return writeSection(s, step, at, values, table, g2Len, appendG2)
 	}
 	s.report("tables", 1, 1)
 	t := s.secret
@@ -174,9 +191,8 @@ func (s *setup) tables() error {
 	in2 := func(e *fr.Element) (p bls12381.G2Affine) { return *p.ScalarMultiplication(&g2, e.BigInt(new(big.Int))) }
 	s.key = &VerifyingKey{
 		AlphaG1: in1(&t.alpha), BetaG1: in1(&t.beta), BetaG2: in2(&t.beta), GammaG2: in2(&t.gamma),
-		DeltaG1: in1(&t.delta), DeltaG2: in2(&t.delta), IC: make([]bls12381.G1Affine, s.inputs),
+		DeltaG1: in1(&t.delta), DeltaG2: in2(&t.delta), IC: bls12381.BatchScalarMultiplicationG1(&g1, s.c[:s.inputs]),
 	}
-	s.g1.Multiplier().Mul(msm.G1Slice(s.key.IC), s.c[:s.inputs])
 	return nil
 }
 
@@ -225,10 +241,10 @@ func (s *setup) write() error {
 		at += 4
 		var err error
 		if sec.g2 {
-			err = writeSection(s, sec.step, at, &sec.scalars, s.g2, g2Len, appendG2)
+			err = s.writeG2(sec.step, at, &sec.scalars)
 			at += int64(sec.scalars.count) * g2Len
 		} else {
-			err = writeSection(s, sec.step, at, &sec.scalars, s.g1, g1Len, appendG1)
+			err = s.writeG1(sec.step, at, &sec.scalars)
 			at += int64(sec.scalars.count) * g1Len
 		}
 		if err != nil {

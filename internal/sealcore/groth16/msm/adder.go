@@ -24,18 +24,26 @@ type adder[E any, PE Coord[E]] struct {
 	inv  E       // these live here, not on the stack, since calls through PE make them escape
 	t    E
 	x    E
+
+	fast func(n int) bool // does all of run, or nothing; for wide coordinates
+	wide *wideScratch
 }
 
 func newAdder[E any, PE Coord[E]]() *adder[E, PE] {
-	return &adder[E, PE]{
+	s := &adder[E, PE]{
 		a: make([]Point[E], batch), b: make([]Point[E], batch),
-		den: make([]E, batch), pre: make([]E, batch), kind: make([]uint8, batch),
+		den: make([]E, batch), pre: make([]E, batch+8), kind: make([]uint8, batch),
 	}
+	if wide, ok := any(s).(*adder[Wide, *Wide]); ok && HasWide() {
+		wide.wide = newWideScratch()
+		wide.fast = func(n int) bool { return runWide(wide, n) }
+	}
+	return s
 }
 
 // run sets a[i] += b[i] for all i < n.
 func (s *adder[E, PE]) run(n int) {
-	if n == 0 {
+	if n == 0 || s.fast != nil && s.fast(n) {
 		return
 	}
 	a, b, den, pre, kind := s.a[:n], s.b[:n], s.den[:n], s.pre[:n], s.kind[:n]
@@ -149,10 +157,4 @@ func (s *adder[E, PE]) sum(points []Point[E]) (total Point[E]) {
 		total = points[0]
 	}
 	return total
-}
-
-// Add returns p + q.
-func Add[E any, PE Coord[E]](p, q Point[E]) Point[E] {
-	newAdder[E, PE]().add(&p, &q)
-	return p
 }

@@ -1,5 +1,7 @@
 package msm
 
+import "unsafe"
+
 // A window of c bits of every scalar sends each point to the bucket of its digit.
 // Digits are signed, −2^(c−1) ≤ d < 2^(c−1), so there are 2^(c−1) buckets.
 
@@ -52,6 +54,8 @@ type sorter[E any, PE Coord[E]] struct {
 	order []uint32   // items sorted by bucket: index·2 + sign
 	temp  []Point[E] // partial sums
 	dst   []uint32   // per addition of a batch: where in temp the sum goes
+
+	touched byte // keeps the compiler from dropping the reads ahead
 }
 
 func newSorter[E any, PE Coord[E]](buckets, chunk int) *sorter[E, PE] {
@@ -101,11 +105,25 @@ func (s *sorter[E, PE]) load(p *Point[E], points []Point[E], item uint32) {
 	}
 }
 
+// readAhead touches the points of the next items, with nothing that waits for them, so
+// that their cache misses overlap. It returns up to where.
+func (s *sorter[E, PE]) readAhead(points []Point[E], from, end uint32) uint32 {
+	end = min(end, from+batch)
+	for _, item := range s.order[from:end] {
+		p := &points[item>>1]
+		s.touched ^= *(*byte)(unsafe.Pointer(&p.X)) ^ *(*byte)(unsafe.Pointer(&p.Y))
+	}
+	return end
+}
+
 // firstRound adds the items of each bucket in pairs, the bucket's own value among them,
 // and leaves the sums in temp, with the buckets' new ends in start.
 func (s *sorter[E, PE]) firstRound(buckets, points []Point[E], start []uint32) {
-	n, out, from := 0, uint32(0), uint32(0)
+	n, out, from, ahead := 0, uint32(0), uint32(0), uint32(0)
 	for k := range buckets {
+		if from >= ahead {
+			ahead = s.readAhead(points, from, start[len(buckets)])
+		}
 		items := s.order[from:start[k+1]]
 		from = start[k+1]
 		if len(items) > 0 {

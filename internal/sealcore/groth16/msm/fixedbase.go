@@ -45,6 +45,12 @@ func (s *adder[E, PE]) multiples(p []Point[E]) {
 		// have+1 … 2·have are the first ones plus the last one.
 		last := p[have-1]
 		more := min(have, len(p)-have)
+		if more == have {
+			// The last one twice is a doubling, which would hold up the batch that it is in.
+			more--
+			p[2*have-1] = last
+			s.add(&p[2*have-1], &last)
+		}
 		for from := 0; from < more; from += batch {
 			n := min(batch, more-from)
 			copy(s.a, p[from:from+n])
