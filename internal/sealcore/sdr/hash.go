@@ -15,32 +15,45 @@ const (
 	inputSize   = prefixSize + sealcore.LabelParents*sealcore.NodeSize
 )
 
+// prefix is what all labels of a layer begin with.
+type prefix struct {
+	replicaID sealcore.Domain
+	layer     uint32
+}
+
 // hasher computes labels of one layer.
 type hasher struct {
 	input     [inputSize]byte
 	prev, out []byte
 }
 
-func newHasher(replicaID sealcore.Domain, layer uint32, prev, out []byte) *hasher {
+func newHasher(p prefix, prev, out []byte) *hasher {
 	h := &hasher{prev: prev, out: out}
-	copy(h.input[:], replicaID[:])
-	binary.BigEndian.PutUint32(h.input[layerOffset:], layer)
+	copy(h.input[:], p.replicaID[:])
+	binary.BigEndian.PutUint32(h.input[layerOffset:], p.layer)
 	return h
 }
 
-// hash computes the labels of a batch, with the help of crypto/sha256.
-func (h *hasher) hash(b *batch) {
+// hashFirst computes the label of node 0, which has no parents.
+func (h *hasher) hashFirst() {
+	binary.BigEndian.PutUint64(h.input[nodeOffset:], 0)
+	h.store(h.out, sha256.Sum256(h.input[:prefixSize]))
+}
+
+// hashGeneric computes the labels of a batch by crypto/sha256. It is what the assembly is
+// measured by, and the way on CPUs without SHA extensions or other than amd64.
+func (h *hasher) hashGeneric(b *batch) {
 	const size = sealcore.NodeSize
 	all := h.input[prefixSize:]
 	once := all[:b.degree*size]
 	for i := range uint64(b.count) {
 		node := b.first + i
-		binary.BigEndian.PutUint64(h.input[nodeOffset:], node)
-		label := h.out[node*size:][:size]
 		if node == 0 {
-			h.store(label, sha256.Sum256(h.input[:prefixSize]))
+			h.hashFirst()
 			continue
 		}
+		binary.BigEndian.PutUint64(h.input[nodeOffset:], node)
+		label := h.out[node*size:][:size]
 		parents := b.parents[int(i)*b.degree:][:b.degree]
 		for j, p := range parents[:sealcore.DRGDegree] {
 			copy(once[j*size:][:size], h.out[uint64(p)*size:][:size])

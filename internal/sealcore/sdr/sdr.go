@@ -25,6 +25,9 @@ type Options struct {
 	// Threads is how many cores to use: one hashes, the others draw parents. With less than two
 	// the hashing core does both. More than three don't help.
 	Threads int
+	// Prepare, if set, is called before labels are written to a part of out, in order and from any
+	// goroutine; it may bring the part into memory. A failure shows when the part is written.
+	Prepare func(part []byte)
 	// Progress, if set, is called now and then with the number of nodes that are done.
 	Progress func(done, total uint64)
 }
@@ -42,11 +45,16 @@ func Layer(ctx context.Context, g *graph.Graph, replicaID sealcore.Domain, layer
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := newStream(ctx, g, prev != nil, o.Threads)
+	p := prefix{replicaID, uint32(layer)}
+	s := newStream(ctx, g, p, prev != nil, o.Threads, func(b *batch) {
+		if o.Prepare != nil {
+			o.Prepare(out[b.first*sealcore.NodeSize:][:b.count*sealcore.NodeSize])
+		}
+	})
 	defer s.wait()
 	defer cancel()
 
-	h := newHasher(replicaID, uint32(layer), prev, out)
+	h := newHasher(p, prev, out)
 	for batch, err := range s.batches() {
 		if err != nil {
 			return err

@@ -13,19 +13,27 @@ import (
 // costs nothing, small enough that a few of them stay in a core's cache.
 const batchNodes = 2048
 
-// batch holds the parents of some nodes in a row.
+// batch holds what labels of some nodes in a row need and that does not wait for other labels.
 type batch struct {
-	first   uint64   // node
-	count   int      // nodes
-	parents []uint32 // degree per node: base parents, then expander parents if there are any
-	degree  int      // 6 or 14
+	first   uint64      // node
+	count   int         // nodes
+	degree  int         // 6 or 14
+	parents []uint32    // degree per node: base parents, then expander parents if there are any
+	states  [][8]uint32 // of SHA-256 behind each node's prefix; nil where it cannot be used
 }
+
+// slack is how many nodes' parents the batch has room for besides its own: the hasher fetches
+// labels ahead, and may look behind the batch's end.
+const slack = 2
 
 // stream draws the parents of a layer, batch after batch, ahead of the one who hashes.
 type stream struct {
 	ctx    context.Context
 	g      *graph.Graph
+	prefix prefix
+	states bool // whether to compute the batches' states
 	degree int
+	begin  func(*batch) // called for each batch, by who draws it
 	// Each producer draws every n-th batch and hands it over on its own channel; the consumer
 	// goes round. Batches that are used up come back on free.
 	full []chan *batch
@@ -36,35 +44,40 @@ type stream struct {
 // ahead is how many batches each producer may be in front of the consumer.
 const ahead = 3
 
-func newStream(ctx context.Context, g *graph.Graph, expander bool, threads int) *stream {
-	s := &stream{ctx: ctx, g: g, degree: sealcore.DRGDegree}
+// maxProducers is how many are enough for one who hashes: drawing takes less than half as long.
+const maxProducers = 2
+
+func newStream(ctx context.Context, g *graph.Graph, p prefix, expander bool, threads int, begin func(*batch)) *stream {
+	s := &stream{ctx: ctx, g: g, prefix: p, states: accelerated(), degree: sealcore.DRGDegree, begin: begin}
 	if expander {
 		s.degree = sealcore.Degree
 	}
 	if g.Nodes() <= batchNodes {
 		threads = 1
 	}
-	producers := min(threads-1, 2)
-	for i := range max(0, producers) {
-		full, free := make(chan *batch, ahead), make(chan *batch, ahead)
+	for range min(threads-1, maxProducers) {
+		free := make(chan *batch, ahead)
 		for range ahead {
 			free <- s.newBatch()
 		}
-		s.full, s.free = append(s.full, full), append(s.free, free)
-		s.wg.Go(func() { s.produce(uint64(i), uint64(producers)) })
+		s.full, s.free = append(s.full, make(chan *batch, ahead)), append(s.free, free)
+	}
+	for i := range s.full { // only now: a producer reads both lists
+		s.wg.Go(func() { s.produce(i) })
 	}
 	return s
 }
 
 func (s *stream) newBatch() *batch {
-	return &batch{degree: s.degree, parents: make([]uint32, batchNodes*s.degree)}
+	return &batch{degree: s.degree, parents: make([]uint32, (batchNodes+slack)*s.degree)}
 }
 
 // wait returns when no producer is running any more.
 func (s *stream) wait() { s.wg.Wait() }
 
-func (s *stream) produce(i, producers uint64) {
-	for first := i * batchNodes; first < s.g.Nodes(); first += producers * batchNodes {
+// produce draws every n-th batch, beginning with batch i, for n producers.
+func (s *stream) produce(i int) {
+	for first := uint64(i) * batchNodes; first < s.g.Nodes(); first += uint64(len(s.full)) * batchNodes {
 		select {
 		case b := <-s.free[i]:
 			s.draw(b, first)
@@ -79,6 +92,7 @@ func (s *stream) produce(i, producers uint64) {
 func (s *stream) draw(b *batch, first uint64) {
 	b.first = first
 	b.count = int(min(batchNodes, s.g.Nodes()-first))
+	s.begin(b)
 	var base [sealcore.DRGDegree]uint32
 	var exp [sealcore.ExpDegree]uint32
 	for i := range b.count {
@@ -89,6 +103,9 @@ func (s *stream) draw(b *batch, first uint64) {
 			s.g.ExpParents(first+uint64(i), &exp)
 			copy(out[sealcore.DRGDegree:], exp[:])
 		}
+	}
+	if s.states {
+		s.prefix.prefixes(b)
 	}
 }
 

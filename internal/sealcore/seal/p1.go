@@ -26,7 +26,8 @@ import (
 // ErrTooLarge and ErrOverflow; a file that is not as long as its piece gives one that wraps
 // io.ErrUnexpectedEOF or pieces.ErrLonger. A full disk gives one that wraps ENOSPC, at the latest
 // when a layer begins: its room is reserved. Files have their names only when they are whole and
-// synced; P1 on the same paths again gives the same bytes.
+// synced; P1 on the same paths again gives the same bytes. Labels of an earlier run are removed
+// when the new ones begin, so that a cache never holds those of two runs.
 //
 // It needs room for Layers + 4 sectors: the labels, p.Unsealed, p.Sealed, and two for tree D.
 // Layers are mapped: p1 is fast only where two of them fit in memory, of which it needs little
@@ -181,6 +182,14 @@ func (r *p1Run) compute(ctx context.Context) error {
 	}
 	s := r.out.Sector
 	r.out.ReplicaID = sealcore.ReplicaID(s.ProverID, s.Number, s.Ticket, r.out.CommD, s.Params.PoRepID)
+	// Labels of an earlier run may be of another ticket: were they left, a run that is killed
+	// would leave a mixture of both. They would also take the room of the new ones.
+	for layer := 1; layer <= s.Params.Layers; layer++ {
+		err := os.Remove(LabelsConfig(s.Params, r.paths.Cache, layer).File())
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove the labels of an earlier run: %w", err)
+		}
+	}
 	for layer := 1; layer <= s.Params.Layers; layer++ {
 		if err := r.labels(ctx, layer); err != nil {
 			return err
@@ -249,6 +258,7 @@ func (r *p1Run) labels(ctx context.Context, layer int) error {
 	step := fmt.Sprintf("layer %d/%d", layer, params.Layers)
 	err = sdr.Layer(ctx, r.graph, r.out.ReplicaID, layer, prev, out, sdr.Options{
 		Threads:  r.options.threads(),
+		Prepare:  populate,
 		Progress: func(done, total uint64) { r.options.progress(step, done, total) },
 	})
 	if err != nil {

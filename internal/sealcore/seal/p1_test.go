@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/sealcore/pieces"
@@ -81,11 +82,12 @@ func TestP1IsTheReferences(t *testing.T) {
 			v := sealtest.LoadVector(t, name)
 			list := piecesOf(t, v)
 			p := InDir(t.TempDir())
-			var progress steps
+			progress := steps{log: t.Logf, last: time.Now()}
 			out, err := P1(t.Context(), sectorOf(t, v), list, p, Options{Progress: progress.add})
 			if err != nil {
 				t.Fatal(err)
 			}
+			t.Logf("rest: %.2f s", time.Since(progress.last).Seconds())
 			checkP1(t, v, out, p)
 			if want := "tree-d, layer 1/2, layer 2/2"; progress.String() != want {
 				t.Errorf("progress of %s, want %s", progress.String(), want)
@@ -107,8 +109,10 @@ func TestP1IsTheReferences(t *testing.T) {
 
 // steps collects the steps that reached their end.
 type steps struct {
-	mu  sync.Mutex
-	all []string
+	mu   sync.Mutex
+	all  []string
+	log  func(string, ...any)
+	last time.Time
 }
 
 func (s *steps) add(step string, done, total uint64) {
@@ -116,6 +120,8 @@ func (s *steps) add(step string, done, total uint64) {
 	defer s.mu.Unlock()
 	if done == total {
 		s.all = append(s.all, step)
+		s.log("%s: %.2f s", step, time.Since(s.last).Seconds())
+		s.last = time.Now()
 	}
 }
 
@@ -141,6 +147,30 @@ func TestP1DoneAgainGivesTheSameBytes(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(p.Cache, ".sc-02-data-layer-1.dat.tmp"), make([]byte, 5000), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A run that ends early leaves no labels of an earlier one behind its own: they may be of another
+// ticket, and nothing in the files would tell.
+func TestP1LeavesNoMixtureOfRuns(t *testing.T) {
+	v := sealtest.LoadVector(t, "2k")
+	s, list, p := sectorOf(t, v), piecesOf(t, v), InDir(t.TempDir())
+	if _, err := P1(t.Context(), s, list, p, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	s.Ticket[0] ^= 1
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := P1(ctx, s, list, p, Options{Progress: func(step string, _, _ uint64) {
+		if step == "layer 1/2" {
+			cancel()
+		}
+	}})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("cancelled: %v", err)
+	}
+	if _, err := os.Stat(LabelsConfig(s.Params, p.Cache, 2).File()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("layer 2 of another ticket is left: %v", err)
 	}
 }
 

@@ -1,0 +1,71 @@
+//go:build amd64 && !purego
+
+package sdr
+
+import (
+	"encoding/binary"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+
+	"sealfleet/internal/sealcore"
+)
+
+// accelerated tells whether the CPU has all that the assembly needs. Leaf 7 of CPUID, which tells
+// of the SHA extensions, is there in every CPU that has BMI2 or those extensions.
+var accelerated = sync.OnceValue(func() bool {
+	return cpu.X86.HasSSSE3 && cpu.X86.HasSSE41 && maxLeaf() >= 7 && hasSHA()
+})
+
+// prefixes computes the state of SHA-256 behind the first block (replica id, layer, node) of each
+// of the batch's nodes. It waits for no label, so it is done with the drawing of the parents.
+func (p *prefix) prefixes(b *batch) {
+	if b.count == 0 {
+		return
+	}
+	if b.states == nil {
+		b.states = make([][8]uint32, batchNodes)
+	}
+	var replicaID [8]uint32
+	for i := range replicaID {
+		replicaID[i] = binary.BigEndian.Uint32(p.replicaID[4*i:])
+	}
+	prefixesNI(&b.states[0], &replicaID, uint64(p.layer), b.first, uint64(b.count))
+}
+
+// hash computes the labels of a batch.
+func (h *hasher) hash(b *batch) {
+	if b.states == nil {
+		h.hashGeneric(b)
+		return
+	}
+	i := 0
+	if b.first == 0 {
+		h.hashFirst()
+		if i = 1; b.count == 1 {
+			return
+		}
+	}
+	node := b.first + uint64(i)
+	label := h.out[node*sealcore.NodeSize:][:(b.count-i)*sealcore.NodeSize]
+	labelsNI(unsafe.SliceData(h.out), unsafe.SliceData(h.prev), &label[0],
+		&b.parents[i*b.degree], uint64(b.degree), &b.states[i], uint64(b.count-i))
+}
+
+// prefixesNI writes the states (A B E F C D G H, highest word of each four first, in reverse) of
+// count nodes from node on. replicaID is in host order.
+//
+//go:noescape
+func prefixesNI(states *[8]uint32, replicaID *[8]uint32, layer, node, count uint64)
+
+// labelsNI writes the labels of count nodes from the one at label on. Parents are numbers of nodes
+// in out (the first six of each node) and prev (the rest); they must be right. It reads, but
+// makes no use of, parents of two nodes more than count.
+//
+//go:noescape
+func labelsNI(out, prev *byte, label *byte, parents *uint32, degree uint64, states *[8]uint32, count uint64)
+
+func hasSHA() bool
+
+func maxLeaf() uint32
