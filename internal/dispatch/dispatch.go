@@ -134,7 +134,7 @@ func (d *Dispatcher) Ready() error {
 func (d *Dispatcher) Run(ctx context.Context) error {
 	started := time.Now()
 	last, err := d.replay(ctx)
-	if err != nil {
+	if err != nil || ctx.Err() != nil {
 		return err
 	}
 	d.board.live.Store(true)
@@ -149,7 +149,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	g.Go(func() error { return d.care(ctx) })
 	g.Go(func() error { return d.sweep(ctx) })
 	d.lookAtAll()
-	if err := g.Wait(); err != nil && ctx.Err() != nil && !errors.Is(err, context.Canceled) {
+	if err := g.Wait(); err != nil {
 		d.broken.Store(&err)
 		return err
 	}
@@ -158,7 +158,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 
 // replay reads the log up to now, again from where it broke off.
 func (d *Dispatcher) replay(ctx context.Context) (last uint64, err error) {
-	err = d.keep(ctx, "read the event log", func(ctx context.Context) error {
+	err = d.keep(ctx, "read the event log", func(ctx context.Context) (err error) {
 		last, err = d.bus.Replay(ctx, func(e phases.Event) error {
 			if e.Seq > d.board.position() {
 				d.board.take(e)
@@ -167,9 +167,6 @@ func (d *Dispatcher) replay(ctx context.Context) (last uint64, err error) {
 		})
 		return err
 	})
-	if err == nil {
-		err = ctx.Err()
-	}
 	return last, err
 }
 

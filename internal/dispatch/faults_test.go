@@ -1,0 +1,359 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"sealfleet/internal/bus"
+	"sealfleet/internal/chain"
+	"sealfleet/internal/phases"
+)
+
+var errKilled = errors.New("killed")
+
+// A dispatcher is killed at the first, second, third … of all the points where a crash
+// may strike, until a sector passes without reaching the point. Each time another one
+// finishes the sector, with each phase done once.
+func TestKilledAtEveryPoint(t *testing.T) {
+	f := newFleet(t)
+	cfg := instant()
+	cfg.Epoch, cfg.PrecommitEpochs, cfg.SeedEpochs, cfg.CommitEpochs = time.Millisecond, 1, 2, 1
+	c := chain.NewDev(cfg, nil, nil)
+	f.hosts("h1")
+	struck := map[string]int{}
+	k := 0
+	for whole := false; !whole; k++ {
+		const endless = 200
+		if k == endless {
+			t.Fatalf("point %d was still reached: %v", k, struck)
+		}
+		var mu sync.Mutex
+		killed := make(chan string, 1)
+		o := impatient(fmt.Sprint("victim", k), c)
+		count := 0
+		o.hook = func(point string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if count++; count != k+1 {
+				return nil
+			}
+			killed <- point
+			return errKilled
+		}
+		_, stop := f.dispatch(o)
+		f.submit(uint64(k), 1)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			f.ended(k + 1)
+		}()
+		select {
+		case point := <-killed:
+			struck[point]++
+			stop()
+			_, stopOther := f.dispatch(impatient(fmt.Sprint("heir", k), c))
+			<-ended
+			stopOther()
+		case <-ended:
+			// The last points come after the sector's end: wait for the tombstone, or
+			// for the kill that prevents it.
+			whole = f.archivedOr(phases.SectorID(1000, uint64(k)), killed, struck)
+			stop()
+		}
+		if t.Failed() {
+			t.Fatalf("killed at point %d: %v", k, struck)
+		}
+	}
+	t.Logf("killed at %d points: %v", k-1, struck)
+	for _, point := range []string{"append issue", "appended issue", "published", "asked precommit", "wrote precommit", "asked commit", "wrote commit", "append finish", "appended finish", "archived", "ack"} {
+		if struck[point] == 0 {
+			t.Errorf("never killed at %q", point)
+		}
+	}
+	f.dispatch(impatient("last", c))
+	states := f.ended(k)
+	f.onceEach(states)
+	for id := range states {
+		f.archived(id)
+	}
+}
+
+// archivedOr waits for a tombstone, and tells whether it came without a kill.
+func (f *fleet) archivedOr(id string, killed <-chan string, struck map[string]int) bool {
+	done := make(chan struct{})
+	ctx, cancel := context.WithTimeout(f.ctx, 20*time.Second)
+	defer cancel()
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if stone, err := f.bus.Archived(ctx, id); err != nil || stone != nil {
+				return
+			}
+			pause(ctx, time.Millisecond)
+		}
+	}()
+	select {
+	case point := <-killed:
+		struck[point]++
+		cancel()
+		<-done
+		return false
+	case <-done:
+	}
+	// One more point: the acknowledgement after the tombstone.
+	select {
+	case point := <-killed:
+		struck[point]++
+		return false
+	case <-time.After(50 * time.Millisecond):
+		return true
+	}
+}
+
+// admin is a plain connection with the dispatchers' key, as the nats CLI has it.
+func (f *fleet) admin() jetstream.JetStream {
+	f.t.Helper()
+	seed, err := nats.NkeyOptionFromSeed(f.srv.DispatcherSeed())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	nc, err := nats.Connect(f.srv.ClientURL(), seed)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return js
+}
+
+// published waits until n tasks are in the stream.
+func (f *fleet) published(n int) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.ctx, 20*time.Second)
+	defer cancel()
+	for {
+		tasks, _, err := f.bus.Tasks(ctx)
+		if err != nil {
+			f.t.Fatalf("waiting for %d tasks, there are %d: %v", n, len(tasks), err)
+		}
+		if len(tasks) == n {
+			return
+		}
+		pause(ctx, time.Millisecond)
+	}
+}
+
+func TestPurgedTasksComeBack(t *testing.T) {
+	f := newFleet(t)
+	d, _ := f.dispatch(impatient("d", chain.NewDev(instant(), nil, nil)))
+	const n = 20
+	f.submit(0, n)
+	f.published(n)
+	js := f.admin()
+	s, err := js.Stream(f.ctx, bus.TasksStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Purge(f.ctx); err != nil {
+		t.Fatal(err)
+	}
+	f.published(n)
+	if got := testutil.ToFloat64(d.Metrics.repairs.WithLabelValues("task")); got != n {
+		t.Errorf("%v tasks were counted as repaired, want %d", got, n)
+	}
+	f.hosts("h1", "h2")
+	f.onceEach(f.ended(n))
+}
+
+func TestDeletedStreamAndConsumersComeBack(t *testing.T) {
+	f := newFleet(t)
+	o := impatient("d", chain.NewDev(instant(), nil, nil))
+	o.Groups = []string{group}
+	f.dispatch(o)
+	f.submit(0, 5)
+	f.published(5)
+	js := f.admin()
+	if err := js.DeleteStream(f.ctx, bus.TasksStream); err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteConsumer(f.ctx, bus.EventsStream, bus.DispatcherDurable); err != nil {
+		t.Fatal(err)
+	}
+	// Hosts find the consumers again when the sweeper has made them.
+	f.hosts("h1")
+	f.onceEach(f.ended(5))
+}
+
+// A task whose host took it and then fell silent is published again when it is gone.
+func TestTaskGoneUnderASilentHost(t *testing.T) {
+	f := newFleet(t)
+	o := impatient("d", chain.NewDev(instant(), nil, nil))
+	o.Silence = 100 * time.Millisecond
+	f.dispatch(o)
+	f.submit(7, 1)
+	b := f.connect("silent")
+	lease, err := b.Fetch(f.ctx, group, phases.P1, 10*time.Second)
+	if err != nil || lease == nil {
+		t.Fatalf("%v, %v", lease, err)
+	}
+	task := lease.Task
+	if _, err := b.Append(f.ctx, phases.Event{
+		V: phases.Version, ID: ulid.Make().String(), Type: phases.Claimed, Group: group, Sector: task.Sector, Step: task.Step,
+		Issue: task.Issue, Attempt: task.Attempt, ClaimID: "c1", PrevID: task.IssuedID, Host: "silent", At: time.Now().UTC(),
+	}, task.IssuedSeq); err != nil {
+		t.Fatal(err)
+	}
+	if err := lease.Ack(f.ctx); err != nil { // a stray acknowledgement, and no done
+		t.Fatal(err)
+	}
+	again, err := f.connect("heir").Fetch(f.ctx, group, phases.P1, 10*time.Second)
+	if err != nil || again == nil || again.Task.IssuedID != task.IssuedID {
+		t.Fatalf("the task did not come again: %+v, %v", again, err)
+	}
+}
+
+// Events that are forged or stale start nothing, and stop nothing.
+func TestForgedEvents(t *testing.T) {
+	f := newFleet(t)
+	d, _ := f.dispatch(impatient("d", chain.NewDev(instant(), nil, nil)))
+	f.submit(7, 1)
+	f.published(1)
+	const id = "s-t01000-7"
+	last, err := f.bus.Last(f.ctx, group, id, phases.P1)
+	if err != nil || last == nil {
+		t.Fatal(last, err)
+	}
+	forge := func(e phases.Event, after uint64) {
+		e.V, e.ID, e.Group, e.Sector, e.At = phases.Version, ulid.Make().String(), group, id, time.Now().UTC()
+		if _, err := f.bus.Append(f.ctx, e, after); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ok := &phases.Result{Code: "ok"}
+	// A host says that it did p1, which it never claimed; another that it did p6.
+	forge(phases.Event{Type: phases.Done, Step: phases.P1, Issue: 1, Attempt: 1, ClaimID: "mine", PrevID: last.ID, Host: "evil", Result: ok}, last.Seq)
+	forge(phases.Event{Type: phases.Done, Step: phases.P6, Issue: 1, Attempt: 1, ClaimID: "mine", Host: "evil", Result: ok}, 0)
+	forge(phases.Event{Type: phases.Claimed, Step: phases.P2, Issue: 1, Attempt: 1, ClaimID: "mine", Host: "evil"}, 0)
+	f.hosts("h1")
+	f.onceEach(f.ended(1))
+	if n := testutil.CollectAndCount(d.Metrics.rejected); n == 0 {
+		t.Error("no event was counted as rejected")
+	}
+}
+
+func TestRetries(t *testing.T) {
+	f := newFleet(t)
+	f.dispatch(impatient("d", chain.NewDev(instant(), nil, nil)))
+	var mu sync.Mutex
+	tries := map[phases.Step]int{}
+	f.host = func(task phases.Task) *phases.Result {
+		mu.Lock()
+		defer mu.Unlock()
+		tries[task.Step]++
+		switch {
+		case task.Step == phases.P2 && tries[phases.P2] <= 2:
+			return &phases.Result{Code: "crashed", Class: phases.Retryable, Message: "the child died"}
+		case task.Step == phases.P5 && tries[phases.P5] <= 5: // more often than there are attempts
+			return &phases.Result{Code: "no_space", Class: phases.Transient, Message: "the storage node is full"}
+		}
+		return nil
+	}
+	f.hosts("h1")
+	f.submit(7, 1)
+	s := f.ended(1)["s-t01000-7"]
+	if s.Status(phases.DefaultPolicy()) != phases.StatusFinished {
+		t.Fatalf("ended as %s", s.Status(phases.DefaultPolicy()))
+	}
+	if p2 := s.Step(phases.P2); p2.Issue != 3 || p2.Attempt != 3 {
+		t.Errorf("p2: issue %d, attempt %d; want 3 and 3", p2.Issue, p2.Attempt)
+	}
+	if p5 := s.Step(phases.P5); p5.Issue != 6 || p5.Attempt != 1 {
+		t.Errorf("p5: issue %d, attempt %d; want 6 and 1", p5.Issue, p5.Attempt)
+	}
+	f.onceEach(map[string]*phases.Sector{"s-t01000-7": s})
+}
+
+func TestCancelStopsAndCleans(t *testing.T) {
+	f := newFleet(t)
+	f.dispatch(impatient("d", chain.NewDev(instant(), nil, nil)))
+	const id = "s-t01000-7"
+	f.submit(7, 1)
+	f.published(1) // p1 waits for a host
+	if err := Cancel(f.ctx, f.bus, id, "test", "wrong data"); err != nil {
+		t.Fatal(err)
+	}
+	f.until("the revocation", func(m map[string]*phases.Sector) bool {
+		p1 := m[id].Step(phases.P1)
+		return p1.Issue == 1 && p1.Status == phases.StatusWaiting
+	})
+	f.hosts("h1")
+	s := f.ended(1)[id]
+	if s.Status(phases.DefaultPolicy()) != phases.StatusCancelled || f.runs[id+"/p1"] != 0 || f.runs[id+"/p6"] != 1 {
+		t.Errorf("%s, runs %v", s.Status(phases.DefaultPolicy()), f.runs)
+	}
+	if err := Cancel(f.ctx, f.bus, id, "test", "again"); !errors.Is(err, ErrRefused) {
+		t.Errorf("a second time: %v", err)
+	}
+}
+
+// The chain is away for a while, and p1's inputs come when it is back.
+func TestChainAway(t *testing.T) {
+	f := newFleet(t)
+	c := &away{Chain: chain.NewDev(instant(), nil, nil), fails: 3}
+	d, _ := f.dispatch(impatient("d", c))
+	f.hosts("h1")
+	f.submit(7, 1)
+	f.onceEach(f.ended(1))
+	if n := testutil.ToFloat64(d.Metrics.gateErrors.WithLabelValues("precommit")); n != 3 {
+		t.Errorf("%v errors of the precommit gate were counted, want 3", n)
+	}
+}
+
+type away struct {
+	chain.Chain
+	mu    sync.Mutex
+	fails int
+}
+
+func (a *away) Precommit(ctx context.Context, r chain.PrecommitRequest) (chain.Outcome, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.fails > 0 {
+		a.fails--
+		return chain.Outcome{}, errors.New("connection refused")
+	}
+	return a.Chain.Precommit(ctx, r)
+}
+
+// A gate that was waiting when its dispatcher stopped is passed by the next one.
+func TestGateOverARestart(t *testing.T) {
+	f := newFleet(t)
+	cfg := instant()
+	cfg.Epoch, cfg.SeedEpochs = 50*time.Millisecond, 10
+	c := chain.NewDev(cfg, nil, nil)
+	_, stop := f.dispatch(impatient("d1", c))
+	f.hosts("h1")
+	f.submit(7, 1)
+	const id = "s-t01000-7"
+	f.until("the open gate", func(m map[string]*phases.Sector) bool {
+		return m[id] != nil && m[id].Step(phases.Precommit).Status == phases.StatusIssued
+	})
+	stop()
+	f.dispatch(impatient("d2", c))
+	s := f.ended(1)[id]
+	if gate := s.Step(phases.Precommit); gate.Issue != 1 || gate.Result.Code != "ok" {
+		t.Errorf("gate %+v", gate)
+	}
+}
