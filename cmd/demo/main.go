@@ -19,6 +19,7 @@ func main() {
 	flag.StringVar(&d.Bin, "bin", "", "directory with the programs dispatcher and consumer (default: where this program lies)")
 	flag.StringVar(&d.Piece, "piece", "", "file to seal: 127, 254, 508, 1016 or 2032 bytes (default: a text)")
 	flag.BoolVar(&d.Keep, "keep", false, "leave the demo's directory for a look")
+	flag.DurationVar(&d.Hold, "hold", 0, "keep the fleet running for so long afterwards, for a look with the nats CLI (10m)")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		fmt.Fprintln(os.Stderr, "demo: no arguments are expected; see demo -h")

@@ -26,9 +26,10 @@ import (
 // consumer, and shows how it goes.
 type Demo struct {
 	Out   io.Writer
-	Bin   string // directory with the programs
-	Piece string // file of 127·2^k bytes, at the most 2032; empty: a text of our own
-	Keep  bool   // leave the directory
+	Bin   string        // directory with the programs
+	Piece string        // file of 127·2^k bytes, at the most 2032; empty: a text of our own
+	Keep  bool          // leave the directory
+	Hold  time.Duration // keep the fleet running for so long afterwards, for a look
 }
 
 const (
@@ -93,7 +94,15 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	if err := s.watch(ctx, b, f); err != nil {
 		return err
 	}
-	return s.summary(f)
+	if err := s.summary(f); err != nil || d.Hold == 0 {
+		return err
+	}
+	fmt.Fprintf(d.Out, "\nThe fleet stays up for %v (Ctrl-C ends it).\n", d.Hold)
+	select {
+	case <-time.After(d.Hold):
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // piece returns the path of the piece's file.

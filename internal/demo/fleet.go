@@ -114,6 +114,9 @@ func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 // Pid is the process's id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
+// ExitCode is the program's; call it when it has ended.
+func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
+
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
@@ -144,6 +147,22 @@ func (f *Fleet) Stop(patience time.Duration) error {
 		errs = append(errs, p.Stop(patience))
 	}
 	return errors.Join(errs...)
+}
+
+// Forget leaves a process that was meant to end out of Stop and Ended.
+func (f *Fleet) Forget(p *Process) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.procs = slices.DeleteFunc(f.procs, func(q *Process) bool { return q == p })
+}
+
+// Log returns what the programs of one name have logged.
+func (f *Fleet) Log(name string) string {
+	data, err := os.ReadFile(f.logPath(name))
+	if err != nil {
+		return ""
+	}
+	return string(data)
 }
 
 // Ended returns an error if one of the processes has ended by itself.
