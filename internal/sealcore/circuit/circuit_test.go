@@ -88,6 +88,7 @@ func TestSpoiltProofs(t *testing.T) {
 		"challenged node": func(in *circuit.PartitionInput) { in.Proofs[0].Labels[0].Node ^= 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			in := partition(t, commit1(t, params(t, "2KiB")), 0)
 			in.Proofs = in.Proofs[:1]
 			change(&in)

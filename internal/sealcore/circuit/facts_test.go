@@ -29,6 +29,7 @@ func TestFacts(t *testing.T) {
 		{"circuit-512m.json", "512MiB"},
 	} {
 		t.Run(c.shape, func(t *testing.T) {
+			t.Parallel()
 			if raceDetector && c.shape != "2KiB" {
 				t.Skip("too slow under the race detector")
 			}
