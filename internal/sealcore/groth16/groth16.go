@@ -18,7 +18,7 @@
 // domain of n ≥ constraints + inputs (a power of two):
 //
 //	while evaluating:   4·v + 32·f + 2·32·n   bytes
-//	in the FFTs:        4·v + 32·f + 4·32·n
+//	in the FFTs:        4·v + 32·f + 3·32·n
 //	in the largest sum: 4·v + 36·f + 32·n + 64 MiB for each 16 threads + 20 MiB for each thread
 //
 // Parameters are mapped, not read; their pages come and go as the kernel likes.

@@ -7,7 +7,7 @@ package groth16
 func MemoryNeed(domain, aux, threads int) uint64 {
 	n, v := uint64(domain), uint64(aux)
 	witness := 6*v + 32*v/8
-	transforms := (3 + 4) * 32 * n
+	transforms := 3 * 32 * n
 	sums := 32*n + uint64((threads+15)/16)<<26 + uint64(threads)*20<<20
 	return witness + max(transforms, sums) + 200<<20
 }

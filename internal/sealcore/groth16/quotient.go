@@ -6,6 +6,8 @@ import (
 	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr"
 	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr/fft"
 	"golang.org/x/sync/errgroup"
+
+	"sealfleet/internal/sealcore/groth16/ntt"
 )
 
 // quotient returns the coefficients of H = (A·B − C)/Z, where A, B and C are the
@@ -17,51 +19,70 @@ import (
 // Xⁿ − gⁿ, and with A·B = H·Z + C that is (gⁿ − 1)·H + C. So six transforms do.
 func quotient(ctx context.Context, a, b []fr.Element, n int, o Options) ([]fr.Element, error) {
 	const transforms = 6
-	threads := o.threads()
 	done := uint64(0)
-	step := func() error {
+	o.report("fft", 0, transforms)
+	domain, err := ntt.New(n, o.threads())
+	if err != nil {
+		return nil, err
+	}
+	var first error
+	step := func(f func(context.Context, []fr.Element) error, p []fr.Element) {
+		if first != nil {
+			return
+		}
+		first = f(ctx, p)
 		done++
 		o.report("fft", done, transforms)
-		return ctx.Err()
 	}
-	o.report("fft", 0, transforms)
-	domain := fft.NewDomain(uint64(n))
-	tasks := fft.WithNbTasks(threads)
 	a, b = extend(a, n), extend(b, n)
 	c := make([]fr.Element, n)
-	spread(threads, n, func(from, to int) {
+	spread(o.threads(), n, func(from, to int) {
 		v := fr.Vector(c[from:to])
 		v.Mul(a[from:to], b[from:to])
 	})
-	// Decimation in frequency leaves the coefficients in bit-reversed order, which is the
-	// order that decimation in time starts from.
-	for _, p := range [][]fr.Element{a, b, c} {
-		domain.FFTInverse(p, fft.DIF, tasks)
-		if err := step(); err != nil {
-			return nil, err
-		}
-	}
+	// Interpolation leaves out a division by n. A and B make up for it on the way to the
+	// coset, C at the end.
+	var overN, g, overG, scale fr.Element
+	overN.SetUint64(uint64(n))
+	overN.Inverse(&overN)
+	g.SetUint64(cosetGenerator)
+	overG.Inverse(&g)
+	scale = zOnCoset(g, n)
+	scale.Inverse(&scale)
+	scale.Mul(&scale, &overN)
+	step(domain.Interpolate, c)
 	for _, p := range [][]fr.Element{a, b} {
-		domain.FFT(p, fft.DIT, fft.OnCoset(), tasks)
-		if err := step(); err != nil {
-			return nil, err
+		step(domain.Interpolate, p)
+		if first == nil {
+			first = domain.ScalePowers(ctx, p, g, overN)
 		}
+		step(domain.Evaluate, p)
 	}
-	spread(threads, n, func(from, to int) {
+	if first != nil {
+		return nil, first
+	}
+	spread(o.threads(), n, func(from, to int) {
 		v := fr.Vector(a[from:to])
 		v.Mul(v, b[from:to])
 	})
-	domain.FFTInverse(a, fft.DIF, fft.OnCoset(), tasks)
-	scale := zOnCoset(domain.FrMultiplicativeGen, n)
-	scale.Inverse(&scale)
-	spread(threads, n, func(from, to int) {
-		v := fr.Vector(a[from:to])
-		v.Sub(v, c[from:to])
-		v.ScalarMul(v, &scale)
+	step(domain.Interpolate, a)
+	if first == nil {
+		first = domain.ScalePowers(ctx, a, overG, scale)
+	}
+	if first != nil {
+		return nil, first
+	}
+	spread(o.threads(), n, func(from, to int) {
+		v, w := fr.Vector(a[from:to]), fr.Vector(c[from:to])
+		w.ScalarMul(w, &scale)
+		v.Sub(v, w)
 	})
 	fft.BitReverse(a)
-	return a, step()
+	return a, ctx.Err()
 }
+
+// cosetGenerator is no root of unity of any order that is a power of two.
+const cosetGenerator = 7
 
 // zOnCoset returns gⁿ − 1 for a power of two n: the value of Z everywhere on the coset.
 func zOnCoset(g fr.Element, n int) fr.Element {
