@@ -182,7 +182,10 @@ func runVerb(cmd *cobra.Command, f func(ctx context.Context, v *verb) error) err
 	if v.cfg.Log.Level < slog.LevelInfo {
 		log = logs.New(cmd.ErrOrStderr(), v.cfg.Log)
 	}
-	const patience = 4 * time.Second
+	patience, err := cmd.Flags().GetDuration("timeout")
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), patience)
 	defer cancel()
 	b, err := bus.Connect(ctx, v.cfg.Bus, "dispatcher-"+cmd.Name(), log)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -62,6 +64,9 @@ func serve(cmd *cobra.Command) error {
 func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *prometheus.Registry, log *slog.Logger) error {
 	if cfg.Bus.URL == "" {
 		cfg.Server.StateDir = cfg.Bus.StateDir
+		if err := free(cfg.Server.Listen); err != nil {
+			return err
+		}
 		server, err := bus.StartEmbedded(cfg.Server, log)
 		if err != nil {
 			return err
@@ -120,6 +125,19 @@ func connectedGauge(b *bus.Bus) prometheus.Collector {
 		}
 		return 1
 	})
+}
+
+// free tells plainly that the embedded server's port is taken; the server itself would
+// only say so in its log, after a while.
+func free(listen string) error {
+	l, err := net.Listen("tcp", listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return errUsage{fmt.Errorf("SERVER_LISTEN=%q: the port is taken, perhaps by another dispatcher or NATS server: choose another, or give that server's address as NATS_URL: %w", listen, err)}
+	}
+	if err != nil {
+		return errUsage{fmt.Errorf("SERVER_LISTEN=%q: %w", listen, err)}
+	}
+	return l.Close()
 }
 
 // writable makes the state directory, and tells plainly if it cannot be used.
