@@ -14,13 +14,17 @@
 //
 // # Memory
 //
-// A proof needs, for a circuit with v variables of which f are neither 0 nor 1, and a
-// domain of n ≥ constraints + inputs (a power of two):
+// For a circuit with v auxiliary variables, of which f are neither 0 nor 1, and a domain
+// of n ≥ constraints + inputs (a power of two), a proof takes in bytes
 //
-//	while evaluating:   4·v + 32·f + 2·32·n   bytes
-//	in the FFTs:        4·v + 32·f + 3·32·n
-//	in the largest sum: 4·v + 36·f + 32·n + 64 MiB for each 16 threads + 20 MiB for each thread
+//	w = 6·v + 32·f                                  the witness
+//	w + 64·n                                        while the circuit is evaluated
+//	w + 96·n                                        in the transforms: the peak
+//	w + 32·n + 64 MiB per 16 threads + 24 MiB each  in the sum over h
+//	w + 4·v + 8·f + the same                        in the other sums
 //
+// and some 100 MiB of program and circuit. 512 MiB (n = 2²³) takes 0.9 GiB, and 32 GiB (n
+// = 2²⁷, v = 1.3·10⁸) about 13 GiB, for one partition at a time. See MemoryNeed.
 // Parameters are mapped, not read; their pages come and go as the kernel likes.
 package groth16
 

@@ -7,7 +7,6 @@ package groth16
 func MemoryNeed(domain, aux, threads int) uint64 {
 	n, v := uint64(domain), uint64(aux)
 	witness := 6*v + 32*v/8
-	transforms := 3 * 32 * n
-	sums := 32*n + uint64((threads+15)/16)<<26 + uint64(threads)*20<<20
-	return witness + max(transforms, sums) + 200<<20
+	buckets := uint64((threads+15)/16)<<26 + uint64(threads)*24<<20
+	return witness + max(96*n, 32*n+buckets, 5*v+buckets) + 200<<20
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr"
-	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr/fft"
 	"golang.org/x/sync/errgroup"
 
 	"sealfleet/internal/sealcore/groth16/ntt"
@@ -77,8 +76,7 @@ func quotient(ctx context.Context, a, b []fr.Element, n int, o Options) ([]fr.El
 		w.ScalarMul(w, &scale)
 		v.Sub(v, w)
 	})
-	fft.BitReverse(a)
-	return a, ctx.Err()
+	return a, domain.BitReverse(ctx, a)
 }
 
 // cosetGenerator is no root of unity of any order that is a power of two.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"path/filepath"
 
 	"golang.org/x/crypto/blake2b"
 
@@ -26,6 +27,11 @@ func MakeParameters(ctx context.Context, params sealcore.Params, dir, maker stri
 	return groth16.Make(ctx, dir, id, maker, synthesis(params, circuit.Blank(params)), groth16.Options{
 		Threads: o.Threads, Progress: o.Progress,
 	})
+}
+
+// ParametersName returns the name of the parameter file of a kind of sector.
+func ParametersName(params sealcore.Params) string {
+	return filepath.Base(groth16.ParamsPath("", circuit.Identifier(params)))
 }
 
 // production tells whether a sector of this size is one of the network's.

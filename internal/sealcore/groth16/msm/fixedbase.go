@@ -17,7 +17,11 @@ type Table[E any, PE Coord[E]] struct {
 // NewTable makes a table of base that is good for about n multiplications. With c = 16
 // it takes 48 MiB for G1 and 96 MiB for G2.
 func NewTable[E any, PE Coord[E]](ctx context.Context, base Point[E], n int, opts Options) (*Table[E, PE], error) {
-	t := &Table[E, PE]{c: windowBits(n)}
+	return newTable[E, PE](ctx, base, windowBits(n), opts)
+}
+
+func newTable[E any, PE Coord[E]](ctx context.Context, base Point[E], c uint, opts Options) (*Table[E, PE], error) {
+	t := &Table[E, PE]{c: c}
 	t.windows = make([][]Point[E], windows(t.c))
 	s := newAdder[E, PE]()
 	for w := range t.windows {

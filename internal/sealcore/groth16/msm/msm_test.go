@@ -239,31 +239,26 @@ func BenchmarkMultiExpG1(b *testing.B) {
 
 func BenchmarkFixedBase(b *testing.B) {
 	_, _, g1, g2 := bls12381.Generators()
-	const n = 1 << 14
+	const n = 1 << 13
 	scalars := make([]fr.Element, n)
 	for i := range scalars {
 		scalars[i].SetRandom()
 	}
-	b.Run("g1", func(b *testing.B) {
-		table, err := NewTable[fp.Element](context.Background(), G1(g1), 4<<20, Options{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		dst, m := make([]G1, n), table.Multiplier()
-		for b.Loop() {
-			m.Mul(dst, scalars)
-		}
-		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/point")
-	})
-	b.Run("g2", func(b *testing.B) {
-		table, err := NewTable[bls12381.E2](context.Background(), G2(g2), 4<<20, Options{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		dst, m := make([]G2, n), table.Multiplier()
-		for b.Loop() {
-			m.Mul(dst, scalars)
-		}
-		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/point")
-	})
+	for c := uint(12); c <= 16; c++ {
+		b.Run(fmt.Sprint("g1-wide/", c), func(b *testing.B) { benchmarkTable(b, Widen((*G1)(&g1)), c, scalars) })
+		b.Run(fmt.Sprint("g1-narrow/", c), func(b *testing.B) { benchmarkTable(b, G1(g1), c, scalars) })
+		b.Run(fmt.Sprint("g2/", c), func(b *testing.B) { benchmarkTable(b, G2(g2), c, scalars) })
+	}
+}
+
+func benchmarkTable[E any, PE Coord[E]](b *testing.B, base Point[E], c uint, scalars []fr.Element) {
+	table, err := newTable[E, PE](context.Background(), base, c, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	dst, m := make([]Point[E], len(scalars)), table.Multiplier()
+	for b.Loop() {
+		m.Mul(dst, scalars)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(scalars)), "ns/point")
 }

@@ -188,7 +188,7 @@ var fourP = sync.OnceValue(func() *Wide {
 // Neg sets z = −x, which may be nearly 4p. Zero stays zero, so that infinity keeps its
 // one form.
 func (z *Wide) Neg(x *Wide) *Wide {
-	if *x == (Wide{}) {
+	if x[0]|x[1]|x[2]|x[3]|x[4]|x[5]|x[6]|x[7] == 0 {
 		*z = Wide{}
 		return z
 	}

@@ -130,6 +130,23 @@ func (d *Domain) ScalePowers(ctx context.Context, a []fr.Element, x, factor fr.E
 	})
 }
 
+// BitReverse turns bit-reversed order into order, and back.
+func (d *Domain) BitReverse(ctx context.Context, a []fr.Element) error {
+	d.check(a)
+	if d.log == 0 {
+		return ctx.Err()
+	}
+	const piece = 1 << 14
+	return d.parallel(ctx, (len(a)+piece-1)/piece, func(task int, _ *[tile]fr.Element) {
+		for i := task * piece; i < min(len(a), (task+1)*piece); i++ {
+			// Whoever comes to the smaller index of a pair exchanges the two.
+			if k := int(bits.Reverse64(uint64(i)) >> (64 - d.log)); i < k {
+				a[i], a[k] = a[k], a[i]
+			}
+		}
+	})
+}
+
 func (d *Domain) check(a []fr.Element) {
 	if len(a) != d.Size() {
 		panic(fmt.Sprintf("ntt: a vector of %d elements in a domain of %d", len(a), d.Size()))

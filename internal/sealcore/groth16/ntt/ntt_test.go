@@ -51,6 +51,14 @@ func TestTransformsAreGnarks(t *testing.T) {
 
 				copy(got, v)
 				copy(want, v)
+				if err := d.BitReverse(t.Context(), got); err != nil {
+					t.Fatal(err)
+				}
+				fft.BitReverse(want)
+				equal(t, "bits reversed", got, want)
+
+				copy(got, v)
+				copy(want, v)
 				if err := d.ScalePowers(t.Context(), got, g.FrMultiplicativeGen, fr.One()); err != nil {
 					t.Fatal(err)
 				}
