@@ -97,14 +97,11 @@ func Layout(p sealcore.Params, sizes []uint64) ([]Placed, error) {
 // CommD joins the pieces of a sector, and the zeros between and behind them, to its commitment.
 // It fails like Validate.
 //
-// The reference does not fill up behind the last piece: it refuses a list of pieces whose
-// commitment is not the sector's. Where it gives an answer, this is the same.
+// The reference does not fill up behind the last piece as far as this: it refuses a list of
+// pieces that leaves its commitment short of the sector's (see Fill). Where it gives an answer,
+// this is the same.
 func CommD(p sealcore.Params, list []Info) (sealcore.Domain, error) {
-	sizes := make([]uint64, len(list))
-	for i, piece := range list {
-		sizes[i] = piece.UnpaddedSize
-	}
-	placed, err := Layout(p, sizes)
+	placed, err := Layout(p, sizesOf(list))
 	if err != nil {
 		return sealcore.Domain{}, err
 	}
@@ -144,11 +141,51 @@ func (j *joiner) push(level int, root sealcore.Domain) {
 // fill appends zeros up to an offset in padded bytes.
 func (j *joiner) fill(to uint64) {
 	for j.end < to {
-		// The largest subtree that begins here and does not reach too far.
-		l := level(1 << (bits.Len64(to-j.end) - 1))
-		if j.end > 0 {
-			l = min(l, bits.TrailingZeros64(j.end/sealcore.NodeSize))
-		}
+		l := level(zerosAt(j.end, to))
 		j.push(l, zeroRoot(l))
 	}
+}
+
+// zerosAt returns the size of the largest subtree that begins at an offset and does not reach
+// beyond another, in padded bytes.
+func zerosAt(from, to uint64) uint64 {
+	size := uint64(1) << (bits.Len64(to-from) - 1)
+	if from > 0 {
+		size = min(size, from&-from)
+	}
+	return size
+}
+
+// Fill returns the list with pieces of zeros wherever alignment, or the end of the sector, leaves
+// a gap: the same sector, told in full. The reference wants such a list where it checks CommD
+// against the pieces. It fails like Validate.
+func Fill(p sealcore.Params, list []Info) ([]Info, error) {
+	placed, err := Layout(p, sizesOf(list))
+	if err != nil {
+		return nil, err
+	}
+	var full []Info
+	var end uint64
+	zeros := func(to uint64) {
+		for end < to {
+			size := zerosAt(end, to)
+			full = append(full, Info{fr32.UnpaddedSize(size), zeroRoot(level(size))})
+			end += size
+		}
+	}
+	for i, piece := range list {
+		zeros(placed[i].Offset)
+		full = append(full, piece)
+		end += placed[i].Size
+	}
+	zeros(p.SectorSize)
+	return full, nil
+}
+
+func sizesOf(list []Info) []uint64 {
+	sizes := make([]uint64, len(list))
+	for i, piece := range list {
+		sizes[i] = piece.UnpaddedSize
+	}
+	return sizes
 }

@@ -176,6 +176,67 @@ func TestLayoutIsTheReferences(t *testing.T) {
 	})
 }
 
+// refCommD joins pieces as the reference does, on a stack, and tells how much it covers.
+func refCommD(list []Info) (root sealcore.Domain, covers uint64) {
+	stack := []Info{list[0]}
+	push := func(i Info) {
+		stack = append(stack, i)
+		for n := len(stack); n > 1 && stack[n-1].UnpaddedSize == stack[n-2].UnpaddedSize; n = len(stack) {
+			joined := Info{2 * stack[n-1].UnpaddedSize, join(stack[n-2].CommP, stack[n-1].CommP)}
+			stack = append(stack[:n-2], joined)
+		}
+	}
+	padTop := func() {
+		top := stack[len(stack)-1].UnpaddedSize
+		push(Info{top, zeroRoot(level(fr32.PaddedSize(top)))})
+	}
+	for _, i := range list[1:] {
+		for stack[len(stack)-1].UnpaddedSize < i.UnpaddedSize {
+			padTop()
+		}
+		push(i)
+	}
+	for len(stack) > 1 {
+		padTop()
+	}
+	return stack[0].CommP, stack[0].UnpaddedSize
+}
+
+func TestCommDAndFillAgreeWithTheReferencesStack(t *testing.T) {
+	p := params(t, "32KiB")
+	rapid.Check(t, func(t *rapid.T) {
+		sizes := drawSizes(t)
+		if Validate(p, sizes) != nil {
+			t.Skip("too much")
+		}
+		var list []Info
+		for i, size := range sizes {
+			list = append(list, Info{size, sealcore.Domain{byte(i + 1)}})
+		}
+		commD, err := CommD(p, list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ref, covers := refCommD(list); covers == p.UnpaddedSize() && ref != commD {
+			t.Fatalf("CommD %x, the reference's %x", commD, ref)
+		}
+		full, err := Fill(p, list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ref, covers := refCommD(full); covers != p.UnpaddedSize() || ref != commD {
+			t.Fatalf("filled up to %v: the reference gets %x over %d bytes, want %x", full, ref, covers, commD)
+		}
+		var sum uint64
+		for _, i := range full {
+			sum += i.UnpaddedSize
+		}
+		if sum != p.UnpaddedSize() {
+			t.Fatalf("filled up to %d of %d bytes", sum, p.UnpaddedSize())
+		}
+	})
+}
+
 // memory is a file in memory that counts what is written to it.
 type memory struct {
 	data    []byte

@@ -111,7 +111,9 @@ TEXT ·labelsNI(SB), NOSPLIT, $320-56
 	LEAQ padding<>(SB), R13
 
 label:
-	// Addresses of the parents' labels, and a hint to fetch those of the node after the next.
+	// Addresses of the parents' labels, and a hint to fetch those of the node after the next,
+	// whose parents BX points to.
+	LEAQ (R8)(R12*8), BX
 	XORQ CX, CX
 
 base:
@@ -119,6 +121,9 @@ base:
 	SHLQ $5, DX
 	ADDQ DI, DX
 	MOVQ DX, (SP)(CX*8)
+	MOVL (BX)(CX*4), DX
+	SHLQ $5, DX
+	PREFETCHT0 (DI)(DX*1)
 	INCQ CX
 	CMPQ CX, $6
 	JNE  base
@@ -130,7 +135,7 @@ expander:
 	SHLQ $5, DX
 	ADDQ SI, DX
 	MOVQ DX, (SP)(CX*8)
-	MOVL 112(R8)(CX*4), DX
+	MOVL (BX)(CX*4), DX
 	SHLQ $5, DX
 	PREFETCHT0 (SI)(DX*1)
 	INCQ CX
