@@ -447,9 +447,12 @@ func TestPoisonIsSetAsideAndBlocksNothing(t *testing.T) {
 	if err != nil || l == nil || l.Task.Sector != "s-t01000-5" {
 		t.Fatalf("got %+v, %v", l, err)
 	}
-	good := event(phases.Issued, phases.P1, "dispatcher-a")
-	if _, err := f.Append(ctx, good, 0); err != nil {
-		t.Fatal(err)
+	quiet := event(phases.Issued, phases.P2, "dispatcher-a") // nothing follows from it
+	good := event(phases.Done, phases.P1, "host1")
+	for _, e := range []phases.Event{quiet, good} {
+		if _, err := f.Append(ctx, e, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var got []phases.Event
 	err = f.Work(ctx, func(_ context.Context, d Delivery) {
@@ -488,7 +491,7 @@ func TestWorkKeepsASectorsOrderAndSharesBetweenDispatchers(t *testing.T) {
 	}
 	for i := range each {
 		for n := range sectors {
-			e := event(phases.Issued, phases.Steps()[i], "dispatcher-a")
+			e := event(phases.Done, phases.Steps()[i], "host1")
 			e.Sector = phases.SectorID(1000, uint64(n))
 			if _, err := f.Append(ctx, e, 0); err != nil {
 				t.Fatal(err)

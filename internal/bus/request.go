@@ -1,11 +1,13 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -56,6 +58,9 @@ func (b *Bus) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if seq, ok := plainAck(r.Data); ok {
+		return seq, nil
+	}
 	var ack struct {
 		Seq   uint64    `json:"seq"`
 		Error *apiError `json:"error"`
@@ -70,6 +75,18 @@ func (b *Bus) publish(ctx context.Context, m *nats.Msg) (uint64, error) {
 		return 0, fmt.Errorf("%s: strange answer: %s", m.Subject, r.Data)
 	}
 	return ack.Seq, nil
+}
+
+// plainAck reads the usual answer to a publish, {"stream":"…", "seq":N}, without the
+// help of encoding/json: there is one for every write.
+func plainAck(data []byte) (uint64, bool) {
+	const name = `"seq":`
+	i := bytes.Index(data, []byte(name))
+	if i < 0 || len(data) < 2 || data[len(data)-1] != '}' || bytes.Contains(data, []byte(`"error"`)) {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(bytes.TrimSpace(data[i+len(name):len(data)-1])), 10, 64)
+	return n, err == nil && n > 0 // not a number: more members follow
 }
 
 // pause waits before the next try, longer each time; false when ctx ended.

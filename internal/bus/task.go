@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -25,7 +24,7 @@ func (b *Bus) PublishTask(ctx context.Context, t phases.Task) error {
 	if t.Issue < 1 || t.IssuedID == "" || t.V == 0 {
 		return fmt.Errorf("task %s of %s has no issue or version", t.Step, t.Sector)
 	}
-	data, err := json.Marshal(t)
+	data, err := t.AppendJSON(make([]byte, 0, 1024))
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -83,7 +82,7 @@ func encodeEvent(e phases.Event) (*nats.Msg, error) {
 	if e.ID == "" || e.V == 0 {
 		return nil, fmt.Errorf("event %s of %s has no id or no version", e.Type, e.Sector)
 	}
-	data, err := json.Marshal(e)
+	data, err := e.AppendJSON(make([]byte, 0, 512))
 	if err != nil {
 		return nil, fmt.Errorf("event %s: %w", e.ID, err)
 	}
@@ -102,8 +101,8 @@ func decodeEvent(subject string, data []byte, seq uint64) (phases.Event, error) 
 	if err != nil {
 		return phases.Event{Seq: seq, Note: err.Error()}, err
 	}
-	var e phases.Event
-	if err = json.Unmarshal(data, &e); err == nil && (e.Group != group || e.Sector != sector || e.Step != step || phases.Actor(e.Host) != actor) {
+	e, err := phases.DecodeEvent(data)
+	if err == nil && (e.Group != group || e.Sector != sector || e.Step != step || phases.Actor(e.Host) != actor) {
 		err = fmt.Errorf("it says %s %s %s by %q", e.Group, e.Sector, e.Step, e.Host)
 	}
 	if err == nil && (e.V < 1 || e.ID == "") {
@@ -142,8 +141,8 @@ func decodeTask(subject string, data []byte) (phases.Task, error) {
 	if err != nil {
 		return phases.Task{}, err
 	}
-	var t phases.Task
-	if err := json.Unmarshal(data, &t); err != nil {
+	t, err := phases.DecodeTask(data)
+	if err != nil {
 		return t, fmt.Errorf("message on %s is no task: %w", subject, err)
 	}
 	if (TaskKey{t.Group, t.Step, t.Sector, t.Issue}) != k || t.V < 1 || t.IssuedID == "" {

@@ -46,7 +46,8 @@ func (d Delivery) SetAside(reason string) error {
 }
 
 // Work calls fn for the events that fall to this dispatcher: in parallel, but for each
-// sector one after the other in the order of delivery. What cannot be parsed is set aside
+// sector one after the other in the order of delivery. Events from which nothing follows
+// (issued, claimed, progress) are acknowledged without a call. What cannot be parsed is set aside
 // and never gets to fn. It returns when ctx ends and all calls have returned.
 func (b *Bus) Work(ctx context.Context, fn func(context.Context, Delivery)) error {
 	w := &workers{b: b, ctx: ctx, fn: fn, queues: map[string][]Delivery{}, room: make(chan struct{}, workAhead)}
@@ -106,6 +107,10 @@ type workers struct {
 }
 
 func (w *workers) take(m jetstream.Msg) {
+	if phases.QuietEvent(m.Data()) {
+		_ = m.Ack() // lost: it comes again
+		return
+	}
 	meta, err := m.Metadata()
 	if err != nil {
 		return
