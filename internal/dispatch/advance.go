@@ -126,7 +126,7 @@ func (d *Dispatcher) advance(ctx context.Context, id string, upTo uint64, why re
 // carryOut decides on the sector's present state and does it, until nothing is due.
 // errLost comes with the sequence of the event that was first, 0 if it is not known.
 func (d *Dispatcher) carryOut(ctx context.Context, s *sector, why reason) (lost uint64, err error) {
-	state, touched, gone := s.view()
+	state, _, gone := s.view()
 	if gone {
 		return 0, nil
 	}
@@ -141,7 +141,7 @@ func (d *Dispatcher) carryOut(ctx context.Context, s *sector, why reason) (lost 
 		if err := d.publishOpen(ctx, s, &state, why); err != nil {
 			return 0, err
 		}
-		passed, lost, err := d.askGates(ctx, s, &state, touched)
+		passed, lost, err := d.askGates(ctx, s, &state)
 		if err != nil {
 			return lost, err
 		}

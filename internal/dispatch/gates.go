@@ -45,8 +45,8 @@ type gateWait struct {
 // askGates asks the chain about the sector's open gates whose time has come. passed says
 // that one of them ended, so that more may be due. A gate needs no claim: the chain's
 // answers are the same for whoever asks, and the log takes the first.
-func (d *Dispatcher) askGates(ctx context.Context, s *sector, state *phases.Sector, touched [8]time.Time) (passed bool, lost uint64, err error) {
-	for i, step := range phases.Steps() {
+func (d *Dispatcher) askGates(ctx context.Context, s *sector, state *phases.Sector) (passed bool, lost uint64, err error) {
+	for _, step := range phases.Steps() {
 		t := state.Step(step)
 		if !step.IsGate() || t.Status != phases.StatusIssued {
 			continue
@@ -71,9 +71,7 @@ func (d *Dispatcher) askGates(ctx context.Context, s *sector, state *phases.Sect
 		}
 		e := gateEvent(task, t, out)
 		e.ID, e.Host, e.At = ulid.Make().String(), d.actor, time.Now().UTC()
-		if !touched[i].IsZero() {
-			e.Result.Seconds = e.At.Sub(t.IssuedAt).Seconds()
-		}
+		e.Result.Seconds = max(e.At.Sub(t.IssuedAt).Seconds(), 0)
 		if lost, err := d.write(ctx, s, state, e, t.LastSeq); err != nil {
 			return false, lost, err
 		}
