@@ -4,11 +4,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"os"
 	"sync"
 	"testing"
 
 	"sealfleet/internal/sealcore"
+	"sealfleet/internal/sealcore/sealtest"
 )
 
 // vector is one graph-N.json: parents of some nodes as the reference draws them.
@@ -26,12 +26,8 @@ type vector struct {
 
 func loadVector(t *testing.T, proofType int) (vector, *Graph) {
 	t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("testdata/graph-%d.json", proofType))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var v vector
-	if err := json.Unmarshal(data, &v); err != nil {
+	if err := json.Unmarshal(sealtest.Read(t, fmt.Sprintf("graph-%d.json", proofType)), &v); err != nil {
 		t.Fatal(err)
 	}
 	var porepID sealcore.Domain
