@@ -33,6 +33,8 @@ type Command struct {
 	Log   *slog.Logger // the engine's stderr, at debug; may be nil
 	// Killed, if set, is called when a child had to be killed, with the reason.
 	Killed func(reason string)
+	// Limits, if set, are enforced: who passes one is killed, with an error that says which.
+	Limits *Limits
 }
 
 // Run starts the program, speaks the protocol with it and waits for its end. When ctx is
@@ -41,14 +43,14 @@ func (c *Command) Run(ctx context.Context, r Request, progress func(Progress)) (
 	if err := r.check(); err != nil {
 		return Result{}, err
 	}
-	request, err := json.Marshal(r)
+	request, err := c.marshal(r)
 	if err != nil {
 		return Result{}, failf("bad_request", phases.Permanent, "%v", err)
 	}
 	if err := ctx.Err(); err != nil {
 		return Result{}, context.Cause(ctx)
 	}
-	ch, err := c.start()
+	ch, err := c.start(r.Phase)
 	if err != nil {
 		return Result{}, failf("engine_start", phases.Retryable, "cannot start engine %s: %v", c.name(), err)
 	}
@@ -57,13 +59,13 @@ func (c *Command) Run(ctx context.Context, r Request, progress func(Progress)) (
 	go ch.talk(append(request, '\n'), r.Limits)
 	heard := make(chan verdict, 1)
 	ended := make(chan struct{})
-	go func() { heard <- listen(ch.stdout, progress) }()
+	go func() { heard <- listen(ch.guard.reader(lastWords{ch.stdout}), progress) }()
 	go func() { ch.waitUnreaped(); close(ended) }()
 
 	v, gotVerdict := verdict{}, false
 	var why string // we killed it
 	var grace <-chan time.Time
-	done := ctx.Done()
+	done, over := ctx.Done(), ch.guard.over()
 	for running := true; running; {
 		select {
 		case <-ended:
@@ -87,22 +89,31 @@ func (c *Command) Run(ctx context.Context, r Request, progress func(Progress)) (
 				why = "hung"
 			}
 			ch.signal(syscall.SIGKILL)
+		case <-over:
+			over = nil
+			why = "limit"
+			ch.signal(syscall.SIGKILL)
 		}
 	}
 	// The leader has ended but is not reaped, so its id can't belong to anybody else yet:
 	// what is left of its group dies now.
 	ch.signal(syscall.SIGKILL)
 	if !gotVerdict {
-		// A descendant that left the group may still hold the pipe open.
-		_ = ch.stdout.SetReadDeadline(time.Now().Add(time.Second))
+		// All that it will ever say is in the pipe by now. Its end may not be: a descendant
+		// that left the group may still hold the pipe open.
+		_ = ch.stdout.SetReadDeadline(time.Now())
 		v = <-heard
 	}
 	state := ch.reap()
+	ch.guard.end()
 	if why != "" && c.Killed != nil {
 		c.Killed(why)
 	}
 	if ctx.Err() != nil && (why == "cancelled" || v.result == nil) {
 		return Result{}, context.Cause(ctx)
+	}
+	if passed := ch.guard.err(); passed != nil {
+		return Result{}, passed
 	}
 	return c.judge(v, state, why, ch.stderr.tail())
 }
@@ -152,9 +163,10 @@ type child struct {
 	stdout *os.File
 	stderr *tailWriter
 	over   chan struct{} // closed when nobody listens to talk any more
+	guard  *guard        // nil: no limits
 }
 
-func (c *Command) start() (*child, error) {
+func (c *Command) start(p phases.Step) (*child, error) {
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -163,7 +175,8 @@ func (c *Command) start() (*child, error) {
 	if err != nil {
 		return nil, errors.Join(err, inR.Close(), inW.Close())
 	}
-	ch := &child{stdin: inW, stdout: outR, stderr: &tailWriter{log: c.Log}, over: make(chan struct{})}
+	g := c.newGuard(p)
+	ch := &child{stdin: inW, stdout: outR, stderr: &tailWriter{log: c.Log, wrote: g.wrote}, over: make(chan struct{}), guard: g}
 	ch.cmd = exec.Command(c.Path, c.Args...)
 	ch.cmd.Env = append(os.Environ(), c.Env...)
 	ch.cmd.Stdin, ch.cmd.Stdout, ch.cmd.Stderr = inR, outW, ch.stderr
@@ -176,6 +189,7 @@ func (c *Command) start() (*child, error) {
 		ch.close()
 		return nil, err
 	}
+	g.watch(ch.cmd.Process.Pid)
 	return ch, nil
 }
 
@@ -225,6 +239,31 @@ func (ch *child) talk(request []byte, limits <-chan int64) {
 			return
 		}
 	}
+}
+
+// lastWords reads a pipe. Once the deadline is over it still reads what is in the pipe,
+// however late this process gets round to it (with hundreds of children that may be
+// seconds), but waits for nothing more.
+type lastWords struct{ *os.File }
+
+func (l lastWords) Read(p []byte) (n int, err error) {
+	n, err = l.File.Read(p)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, err
+	}
+	raw, err := l.File.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var readErr error
+	// The pipe is non-blocking, as all that the runtime polls.
+	if err := raw.Control(func(fd uintptr) { n, readErr = unix.Read(int(fd), p) }); err != nil {
+		return 0, err
+	}
+	if n <= 0 || readErr != nil {
+		return 0, io.EOF // empty
+	}
+	return n, nil
 }
 
 // verdict is what an engine said.
@@ -295,16 +334,18 @@ func shorten(data []byte) []byte { return data[:min(len(data), 120)] }
 
 // tailWriter keeps the end of what an engine writes to stderr, and logs its lines.
 type tailWriter struct {
-	log  *slog.Logger
-	mu   sync.Mutex
-	kept []byte
-	part []byte // of a line
+	log   *slog.Logger
+	wrote func(int) // counts the bytes
+	mu    sync.Mutex
+	kept  []byte
+	part  []byte // of a line
 }
 
 const tailSize = 1000
 
 // Write never fails: what people may read must not stop an engine.
 func (w *tailWriter) Write(p []byte) (int, error) {
+	w.wrote(len(p))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.kept = append(w.kept, p[max(0, len(p)-tailSize):]...)

@@ -151,6 +151,27 @@ func TestGoodEngines(t *testing.T) {
 	}
 }
 
+// What an engine said before its end counts, however late its parent listens.
+func TestLastWordsAreHeardLate(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close() // open all the time, as by a descendant that left the group
+	progress := strings.Repeat(`{"type":"progress","step":"x","done":1,"total":2}`+"\n", 1000)
+	if _, err := w.WriteString(progress + good + "\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.SetReadDeadline(time.Now().Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if v := listen(lastWords{r}, nil); v.result == nil || v.result.Outputs["comm_d"] != "ab" {
+		t.Errorf("heard %+v", v)
+	}
+}
+
 func TestEngineThatCannotStart(t *testing.T) {
 	t.Parallel()
 	notExecutable := filepath.Join(t.TempDir(), "engine")
