@@ -46,7 +46,7 @@ func (d *Dispatcher) handle(ctx context.Context, m bus.Delivery) {
 	began := time.Now()
 	err := d.advance(ctx, e.Sector, e.Seq, byEvent)
 	if err == nil && e.Type == phases.Finished {
-		err = d.archive(ctx, e)
+		err = d.archive(ctx, e.Sector)
 	}
 	if err == nil {
 		err = d.at("ack")
@@ -70,10 +70,10 @@ func (d *Dispatcher) ack(m bus.Delivery) {
 
 // archive lays down the tombstone of a sector that has ended. The log may have it end
 // long ago (a deleted durable begins anew): the first tombstone stays.
-func (d *Dispatcher) archive(ctx context.Context, e phases.Event) error {
-	stone := d.board.justEnded(e.Sector)
+func (d *Dispatcher) archive(ctx context.Context, sector string) error {
+	stone := d.board.justEnded(sector)
 	if stone == nil {
-		events, err := d.bus.History(ctx, e.Sector)
+		events, err := d.bus.History(ctx, sector)
 		if err != nil {
 			return fmt.Errorf("archive: %w", err)
 		}
@@ -81,7 +81,7 @@ func (d *Dispatcher) archive(ctx context.Context, e phases.Event) error {
 			return nil // a forgery: the sector goes on
 		}
 	}
-	if err := d.bus.Archive(ctx, e.Sector, *stone); err != nil {
+	if err := d.bus.Archive(ctx, sector, *stone); err != nil {
 		return fmt.Errorf("archive: %w", err)
 	}
 	return d.at("archived")

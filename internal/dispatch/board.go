@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,6 +59,7 @@ type sector struct {
 	work      sync.Mutex
 	ahead     uint64     // the last event that this dispatcher appended
 	published [8]string  // the issued events whose task this dispatcher published, or whose gate it opened
+	archived  bool       // this dispatcher laid down its tombstone, or saw it
 	gate      gateWaits  // when an open gate was last asked about
 	due       agendaItem // guarded by the agenda
 }
@@ -123,8 +125,7 @@ func (b *board) take(e phases.Event) change {
 	}
 	before := *s.state
 	if err := s.state.Apply(e); err != nil {
-		c.rejected, _ = err.(*phases.Rejected)
-		if c.rejected != nil && c.rejected.Reason == phases.Duplicate {
+		if errors.As(err, &c.rejected); c.rejected != nil && c.rejected.Reason == phases.Duplicate {
 			c.rejected = nil
 		}
 	} else if i >= 0 {

@@ -127,10 +127,31 @@ func (d *Dispatcher) look(ctx context.Context, s *sector) {
 	if !d.caught.Load() || ctx.Err() != nil {
 		return
 	}
-	if err := d.advance(ctx, s.id, 0, byCare); err != nil && ctx.Err() == nil {
+	err := d.buried(ctx, s)
+	if err == nil {
+		err = d.advance(ctx, s.id, 0, byCare)
+	}
+	if err != nil && ctx.Err() == nil {
 		d.Log.Warn("a sector could not be looked after; trying again", "sector", s.id, "error", err)
 		d.lookLater(s, d.GatePoll)
 	}
+}
+
+// buried makes sure that a sector that has ended has its tombstone.
+func (d *Dispatcher) buried(ctx context.Context, s *sector) error {
+	s.work.Lock()
+	defer s.work.Unlock()
+	if _, _, gone := s.view(); !gone || s.archived {
+		return nil
+	}
+	stone, err := d.bus.Archived(ctx, s.id)
+	if err == nil && stone == nil {
+		if err = d.archive(ctx, s.id); err == nil {
+			d.Metrics.repairs.WithLabelValues("archive").Inc()
+		}
+	}
+	s.archived = err == nil
+	return err
 }
 
 // openTask is an issue whose task should be in the stream.

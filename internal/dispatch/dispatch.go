@@ -184,10 +184,8 @@ func (d *Dispatcher) keep(ctx context.Context, what string, f func(context.Conte
 		began := time.Now()
 		err := f(ctx)
 		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			return nil
+		case err == nil, ctx.Err() != nil:
+			return nil //nolint:nilerr // told to stop: whatever the bus says then is no trouble
 		case errors.Is(err, bus.ErrWentBack):
 			return fmt.Errorf("%s: %w", what, err)
 		}

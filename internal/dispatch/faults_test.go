@@ -3,7 +3,6 @@ package dispatch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -20,102 +19,87 @@ import (
 
 var errKilled = errors.New("killed")
 
-// A dispatcher is killed at the first, second, third … of all the points where a crash
-// may strike, until a sector passes without reaching the point. Each time another one
+// Where a crash may strike, see the FAIL comments.
+var points = []string{
+	"append issue", "appended issue", "published", "asked precommit", "wrote precommit", "asked commit", "wrote commit",
+	"append finish", "appended finish", "archived", "ack",
+}
+
+// A dispatcher is killed at the first, second, third … time that it comes to a point,
+// until a sector passes without coming there so often. Each time another dispatcher
 // finishes the sector, with each phase done once.
 func TestKilledAtEveryPoint(t *testing.T) {
 	f := newFleet(t)
 	cfg := instant()
 	cfg.Epoch, cfg.PrecommitEpochs, cfg.SeedEpochs, cfg.CommitEpochs = time.Millisecond, 1, 2, 1
-	c := chain.NewDev(cfg, nil, nil)
+	k := &killing{f: f, chain: chain.NewDev(cfg, nil, nil), struck: map[string]int{}}
 	f.hosts("h1")
-	struck := map[string]int{}
-	k := 0
-	for whole := false; !whole; k++ {
-		const endless = 200
-		if k == endless {
-			t.Fatalf("point %d was still reached: %v", k, struck)
+	for _, point := range points {
+		for nth := 1; k.kill(point, nth); nth++ {
+			k.struck[point] = nth
 		}
-		var mu sync.Mutex
-		killed := make(chan string, 1)
-		o := impatient(fmt.Sprint("victim", k), c)
-		count := 0
-		o.hook = func(point string) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if count++; count != k+1 {
-				return nil
-			}
-			killed <- point
-			return errKilled
-		}
-		_, stop := f.dispatch(o)
-		f.submit(uint64(k), 1)
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			f.ended(k + 1)
-		}()
-		select {
-		case point := <-killed:
-			struck[point]++
-			stop()
-			_, stopOther := f.dispatch(impatient(fmt.Sprint("heir", k), c))
-			<-ended
-			stopOther()
-		case <-ended:
-			// The last points come after the sector's end: wait for the tombstone, or
-			// for the kill that prevents it.
-			whole = f.archivedOr(phases.SectorID(1000, uint64(k)), killed, struck)
-			stop()
-		}
-		if t.Failed() {
-			t.Fatalf("killed at point %d: %v", k, struck)
-		}
-	}
-	t.Logf("killed at %d points: %v", k-1, struck)
-	for _, point := range []string{"append issue", "appended issue", "published", "asked precommit", "wrote precommit", "asked commit", "wrote commit", "append finish", "appended finish", "archived", "ack"} {
-		if struck[point] == 0 {
+		if k.struck[point] == 0 {
 			t.Errorf("never killed at %q", point)
 		}
 	}
-	f.dispatch(impatient("last", c))
-	states := f.ended(k)
-	f.onceEach(states)
-	for id := range states {
-		f.archived(id)
-	}
+	t.Logf("killed: %v", k.struck)
+	f.onceEach(f.ended(k.sectors))
 }
 
-// archivedOr waits for a tombstone, and tells whether it came without a kill.
-func (f *fleet) archivedOr(id string, killed <-chan string, struck map[string]int) bool {
-	done := make(chan struct{})
-	ctx, cancel := context.WithTimeout(f.ctx, 20*time.Second)
-	defer cancel()
-	go func() {
-		defer close(done)
-		for ctx.Err() == nil {
-			if stone, err := f.bus.Archived(ctx, id); err != nil || stone != nil {
-				return
-			}
-			pause(ctx, time.Millisecond)
+type killing struct {
+	f       *fleet
+	chain   chain.Chain
+	struck  map[string]int
+	sectors int
+}
+
+// kill has a dispatcher killed when it comes to a point for the nth time, and tells
+// whether it came there before the sector was archived.
+func (k *killing) kill(point string, nth int) bool {
+	k.f.t.Helper()
+	id := phases.SectorID(1000, uint64(k.sectors))
+	killed := make(chan struct{})
+	o := impatient("victim", k.chain)
+	var mu sync.Mutex
+	count := 0
+	o.hook = func(p string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if p != point {
+			return nil
 		}
+		if count++; count != nth {
+			return nil
+		}
+		close(killed)
+		return errKilled
+	}
+	_, stop := k.f.dispatch(o)
+	k.f.submit(uint64(k.sectors), 1)
+	k.sectors++
+	buried := make(chan struct{})
+	go func() {
+		defer close(buried)
+		k.f.archived(id)
 	}()
 	select {
-	case point := <-killed:
-		struck[point]++
-		cancel()
-		<-done
-		return false
-	case <-done:
-	}
-	// One more point: the acknowledgement after the tombstone.
-	select {
-	case point := <-killed:
-		struck[point]++
-		return false
-	case <-time.After(50 * time.Millisecond):
+	case <-killed:
+		stop()
+		heir := impatient("heir", k.chain)
+		heir.Grace = 10 * time.Millisecond
+		_, stopHeir := k.f.dispatch(heir)
+		<-buried
+		stopHeir()
 		return true
+	case <-buried:
+	}
+	defer stop()
+	// The last points come after the tombstone. That one is not reached has no signal.
+	select {
+	case <-killed:
+		return true
+	case <-time.After(100 * time.Millisecond):
+		return false
 	}
 }
 

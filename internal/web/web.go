@@ -71,7 +71,7 @@ func New(listen string, a Access, registry *prometheus.Registry, log *slog.Logge
 	if err := s.mayListen(listen, tlsConfig != nil); err != nil {
 		return nil, err
 	}
-	s.listener, err = net.Listen("tcp", listen)
+	s.listener, err = new(net.ListenConfig).Listen(context.Background(), "tcp", listen)
 	if err != nil {
 		return nil, explainListen(listen, err)
 	}
