@@ -11,9 +11,11 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/consume"
 	"sealfleet/internal/engine"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/sealcore"
+	"sealfleet/internal/settings"
 )
 
 // benchRandomness stands for the chain's ticket and seed where none is given: 32 times 1.
@@ -28,6 +30,8 @@ func benchCommand() *cobra.Command {
 		name     string
 		output   = outputJSON
 		proverID string
+		// paramsDir goes before FIL_PROOFS_PARAMETER_CACHE.
+		paramsDir string
 	)
 	cmd := &cobra.Command{
 		Use:   "bench",
@@ -61,13 +65,21 @@ whichever engine made it: --phases p2 goes on after an earlier --phases p1.`,
 			if err := output.check(); err != nil {
 				faults = append(faults, err)
 			}
+			var proof consume.ProofConfig
+			if err := settings.Load(&proof); err != nil {
+				faults = append(faults, err)
+			}
+			if paramsDir != "" {
+				proof.Parameters = paramsDir
+			}
 			if len(faults) > 0 {
 				return errUsage{errors.Join(faults...)}
 			}
+			b.Proof = proof.Request()
 			if err := b.Check(); err != nil {
 				return errUsage{err}
 			}
-			b.Engine = builtin()
+			b.Engine = engine.Builtin{}
 			bars := newBars(cmd.ErrOrStderr())
 			report, err := b.Run(cmd.Context(), func(p phases.Step, g engine.Progress) { bars.show(string(p), g.Step, g.Done, g.Total) })
 			bars.end()
@@ -94,6 +106,7 @@ whichever engine made it: --phases p2 goes on after an earlier --phases p1.`,
 	f.StringVar(&list, "phases", "p1,p2,p3", "phases to run: some of p1,p2,p3,p4 without a gap")
 	f.StringVar(&name, "engine", "builtin", "what does the phases: builtin")
 	f.IntVar(&b.Threads, "threads", 0, "most cores to use (default: all)")
+	f.StringVar(&paramsDir, "params-dir", "", "directory of p4's parameters (default: FIL_PROOFS_PARAMETER_CACHE, or the reference's)")
 	output.add(cmd)
 	return cmd
 }

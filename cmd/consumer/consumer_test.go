@@ -83,7 +83,7 @@ func TestBenchContract(t *testing.T) {
 	}
 	run := func(phases string) benchReport {
 		t.Helper()
-		r := consumer(t, nil, append(slices.Clone(args), "--phases", phases)...)
+		r := consumer(t, []string{"SNARK=none"}, append(slices.Clone(args), "--phases", phases)...)
 		if r.code != 0 || r.stderr != "" {
 			t.Fatalf("exit %d: %s", r.code, r.stderr)
 		}

@@ -83,7 +83,7 @@ func newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
-	root.AddCommand(serveCommand(), benchCommand(), circuitCommand(), versionCommand(), manCommand())
+	root.AddCommand(serveCommand(), benchCommand(), circuitCommand(), paramsCommand(), versionCommand(), manCommand())
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, a []string) {
 		help(cmd, a)

@@ -48,43 +48,59 @@ func (o outputFormat) print(w io.Writer, v any, table func(io.Writer) error) err
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// bars show progress on a terminal, and nothing elsewhere.
+// bars show progress: bars on a terminal, elsewhere a line now and then.
 type bars struct {
-	w    io.Writer
-	on   bool
-	mu   sync.Mutex
-	name string
-	bar  *progressbar.ProgressBar
-	at   time.Time
+	w        io.Writer
+	terminal bool
+	mu       sync.Mutex
+	name     string
+	bar      *progressbar.ProgressBar
+	start    time.Time
+	told     time.Time // when the last line was written
 }
+
+// linesEvery is how often a step that goes on gets a line where there is no terminal.
+const linesEvery = 10 * time.Second
 
 func newBars(w io.Writer) *bars {
 	f, ok := w.(*os.File)
-	return &bars{w: w, on: ok && isatty.IsTerminal(f.Fd())}
+	return &bars{w: w, terminal: ok && isatty.IsTerminal(f.Fd())}
 }
 
 // show tells how far a step of a phase is.
 func (b *bars) show(phase, step string, done, total uint64) {
-	if !b.on {
-		return
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if name := phase + " " + step; name != b.name {
 		b.finish()
-		b.name, b.at = name, time.Now()
-		b.bar = progressbar.NewOptions64(int64(max(total, 1)), progressbar.OptionSetWriter(b.w), progressbar.OptionSetDescription(fmt.Sprintf("%-24s", name)),
-			progressbar.OptionSetWidth(30), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionFullWidth())
+		b.name, b.start, b.told = name, time.Now(), time.Now()
+		if b.terminal {
+			b.bar = progressbar.NewOptions64(int64(max(total, 1)), progressbar.OptionSetWriter(b.w), progressbar.OptionSetDescription(fmt.Sprintf("%-24s", name)),
+				progressbar.OptionSetWidth(30), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionFullWidth())
+		}
 	}
-	_ = b.bar.Set64(int64(min(done, max(total, 1)))) // a terminal that can't be written is no reason to stop
+	switch {
+	case b.terminal:
+		_ = b.bar.Set64(int64(min(done, max(total, 1)))) // a terminal that can't be written is no reason to stop
+	case time.Since(b.told) >= linesEvery:
+		b.told = time.Now()
+		fmt.Fprintf(b.w, "%-24s %3d%%\n", b.name, 100*min(done, total)/max(total, 1))
+	}
 }
 
+// finish ends the current step. Steps that were over in a moment leave no line where
+// there is no terminal.
 func (b *bars) finish() {
-	if b.bar != nil {
+	took := time.Since(b.start).Round(time.Millisecond)
+	switch {
+	case b.name == "":
+	case b.terminal:
 		_ = b.bar.Finish()
-		fmt.Fprintf(b.w, "  %s\n", time.Since(b.at).Round(time.Millisecond))
-		b.bar, b.name = nil, ""
+		fmt.Fprintf(b.w, "  %s\n", took)
+	case took >= 3*time.Second:
+		fmt.Fprintf(b.w, "%-24s done in %s\n", b.name, took)
 	}
+	b.bar, b.name = nil, ""
 }
 
 func (b *bars) end() {

@@ -14,13 +14,7 @@ const phaseCommand = "phase"
 
 // runPhase is a child: it does one phase, as the request on stdin says (see package
 // engine), and ends when its parent does.
-func runPhase() int { return engine.Serve(os.Stdin, os.Stdout, child{builtin()}) }
-
-// builtin is the engine of serve's children and of bench.
-func builtin() engine.Builtin { return engine.Builtin{Prover: prover()} }
-
-// prover makes p4's SNARKs. nil: p4 verifies every vanilla proof and says that it made none.
-func prover() engine.Prover { return nil }
+func runPhase() int { return engine.Serve(os.Stdin, os.Stdout, child{engine.Builtin{}}) }
 
 // child keeps to the threads that it was given.
 type child struct{ engine.Engine }

@@ -18,6 +18,7 @@ func main() {
 	d := demo.Demo{Out: os.Stdout}
 	flag.StringVar(&d.Bin, "bin", "", "directory with the programs dispatcher and consumer (default: where this program lies)")
 	flag.StringVar(&d.Piece, "piece", "", "file to seal: 127, 254, 508, 1016 or 2032 bytes (default: a text)")
+	flag.StringVar(&d.Parameters, "params-dir", parametersDir(), "directory of p4's parameters; missing ones are made, for development")
 	flag.BoolVar(&d.Keep, "keep", false, "leave the demo's directory for a look")
 	flag.DurationVar(&d.Hold, "hold", 0, "keep the fleet running for so long afterwards, for a look with the nats CLI (10m)")
 	flag.Parse()
@@ -40,4 +41,16 @@ func main() {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
+}
+
+// parametersDir is where a demo leaves parameters for the next one.
+func parametersDir() string {
+	if dir := os.Getenv("FIL_PROOFS_PARAMETER_CACHE"); dir != "" {
+		return dir
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	return filepath.Join(cache, "sealfleet", "proof-parameters")
 }

@@ -91,7 +91,7 @@ func setup(t *testing.T) (stateDir string) {
 	stateDir = t.TempDir()
 	for name, value := range map[string]string{
 		"STATE_DIR": stateDir, "SERVER_LISTEN": "127.0.0.1:0", "HTTP_LISTEN": "127.0.0.1:0", "NATS_URL": "", "SERVER_SYNC": "false",
-		"DEV_CHAIN_EPOCH": "1ms", "RETRY_DELAY": "1ms", "TRANSIENT_DELAY": "1ms", "LOG_FORMAT": "json", "SEAL_GROUPS": "group1", "NOTIFY_SOCKET": "",
+		"DEV_CHAIN_EPOCH": "1ms", "DEV_CHAIN_REQUIRE_SNARK": "false", "RETRY_DELAY": "1ms", "TRANSIENT_DELAY": "1ms", "LOG_FORMAT": "json", "SEAL_GROUPS": "group1", "NOTIFY_SOCKET": "",
 	} {
 		t.Setenv(name, value)
 	}

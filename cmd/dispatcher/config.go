@@ -82,6 +82,7 @@ type serveConfig struct {
 	Bus        bus.Config
 	Server     bus.ServerConfig
 	Chain      chain.DevConfig
+	Parameters string `env:"FIL_PROOFS_PARAMETER_CACHE" envDefault:"/var/tmp/filecoin-proof-parameters" desc:"directory with the verifying keys (.vk) under which the development chain checks proofs" example:"/var/tmp/filecoin-proof-parameters"`
 	Log        logs.Config
 }
 

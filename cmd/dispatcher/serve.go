@@ -92,7 +92,7 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *pro
 	metrics := dispatch.NewMetrics()
 	registry.MustRegister(metrics, connectedGauge(b))
 	d := dispatch.New(b, dispatch.Options{
-		Name: cfg.Name, Policy: cfg.Policy.policy(), Chain: chain.NewDev(cfg.Chain, verifier(), nil),
+		Name: cfg.Name, Policy: cfg.Policy.policy(), Chain: chain.NewDev(cfg.Chain, newVerifier(cfg.Parameters), nil),
 		Groups: cfg.Groups, Log: log, Metrics: metrics, SweepEvery: cfg.Sweep,
 	})
 	site.Check("bus", func(context.Context) error { return b.Connected() })

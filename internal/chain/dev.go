@@ -35,7 +35,7 @@ type DevConfig struct {
 	CommitEpochs    int64         `env:"DEV_CHAIN_COMMIT_EPOCHS" envDefault:"2" desc:"development chain: epochs until a commit lands" example:"2"`
 	FailPrecommit   SectorList    `env:"DEV_CHAIN_FAIL_PRECOMMIT" desc:"development chain: sectors whose precommit fails: numbers, ids, or all" example:"7,s-t01000-9"`
 	FailCommit      SectorList    `env:"DEV_CHAIN_FAIL_COMMIT" desc:"development chain: sectors whose commit is refused: numbers, ids, or all" example:"all"`
-	RequireSnark    bool          `env:"DEV_CHAIN_REQUIRE_SNARK" envDefault:"false" desc:"development chain: refuse a commit without a SNARK instead of accepting it with a note" example:"true"`
+	RequireSnark    bool          `env:"DEV_CHAIN_REQUIRE_SNARK" envDefault:"true" desc:"development chain: refuse a commit without a SNARK; false accepts it with a note" example:"false"`
 }
 
 // Validate refuses what no chain can have.

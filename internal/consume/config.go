@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sealfleet/internal/bus"
+	"sealfleet/internal/engine"
 	"sealfleet/internal/host"
 	"sealfleet/internal/logs"
 	"sealfleet/internal/phases"
@@ -29,16 +30,47 @@ type Config struct {
 	FetchWait    time.Duration `env:"FETCH_WAIT" envDefault:"60s" desc:"how long one request for a task waits at the server; a task that comes is handed over at once" example:"60s"`
 	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT" envDefault:"30s" desc:"on SIGTERM, how long running phases may go on before they are stopped and handed back" example:"4h"`
 
-	Engine       EngineKind `env:"ENGINE" envDefault:"builtin" desc:"what does the phases: builtin, or noop to measure the bus" example:"builtin"`
-	Threads      int        `env:"ENGINE_THREADS" envDefault:"0" desc:"most cores that one phase uses; 0: all" example:"14"`
-	ProofThreads int        `env:"BELLMAN_PROOF_THREADS" envDefault:"0" desc:"the same for p4 alone; 0: as ENGINE_THREADS" example:"3"`
-	CleanSealed  bool       `env:"CLEAN_SEALED" envDefault:"false" desc:"p6 also removes the local sealed file, once the storage node's copy was looked at again" example:"true"`
-	Parameters   string     `env:"FIL_PROOFS_PARAMETER_CACHE" envDefault:"/var/tmp/filecoin-proof-parameters" desc:"directory of p4's parameters" example:"/var/tmp/filecoin-proof-parameters"`
+	Engine      EngineKind `env:"ENGINE" envDefault:"builtin" desc:"what does the phases: builtin, or noop to measure the bus" example:"builtin"`
+	Threads     int        `env:"ENGINE_THREADS" envDefault:"0" desc:"most cores that one phase uses; 0: all" example:"14"`
+	Proof       ProofConfig
+	CleanSealed bool `env:"CLEAN_SEALED" envDefault:"false" desc:"p6 also removes the local sealed file, once the storage node's copy was looked at again" example:"true"`
 
 	HTTPListen string `env:"HTTP_LISTEN" envDefault:"127.0.0.1:9471" desc:"address of /metrics, /livez and /readyz; off: none" example:"127.0.0.1:9471"`
 	HTTP       web.Access
 	Bus        bus.Config
 	Log        logs.Config
+}
+
+// ProofConfig is how p4 proves, for serve and bench alike.
+type ProofConfig struct {
+	Threads    int    `env:"BELLMAN_PROOF_THREADS" envDefault:"0" desc:"the same for p4 alone; 0: as ENGINE_THREADS" example:"3"`
+	SNARK      SNARK  `env:"SNARK" envDefault:"groth16" desc:"what p4 makes: groth16, or none: it verifies every vanilla proof and says that it made no SNARK, which no real chain takes" example:"groth16"`
+	SelfMade   bool   `env:"ALLOW_SELF_MADE_PARAMETERS" envDefault:"false" desc:"let 32 and 64 GiB sectors be proved with parameters that Filecoin has not published; whoever made them can forge" example:"true"`
+	Parameters string `env:"FIL_PROOFS_PARAMETER_CACHE" envDefault:"/var/tmp/filecoin-proof-parameters" desc:"directory of p4's parameters" example:"/var/tmp/filecoin-proof-parameters"`
+}
+
+// Request returns the engine's part of it.
+func (p ProofConfig) Request() engine.Proof {
+	return engine.Proof{Parameters: p.Parameters, SelfMade: p.SelfMade, None: p.SNARK == SNARKNone}
+}
+
+// SNARK says what p4 makes.
+type SNARK string
+
+// What p4 makes.
+const (
+	SNARKGroth16 SNARK = "groth16"
+	SNARKNone    SNARK = "none"
+)
+
+// UnmarshalText refuses what p4 cannot make.
+func (s *SNARK) UnmarshalText(text []byte) error {
+	switch v := SNARK(text); v {
+	case SNARKGroth16, SNARKNone:
+		*s = v
+		return nil
+	}
+	return fmt.Errorf("unknown: use groth16 or none")
 }
 
 // EngineKind says what does the phases.
@@ -92,7 +124,7 @@ func (c *Config) Validate() error {
 		value         int64
 	}{
 		{"COPY_LIMIT_MB_PER_SEC", "500", c.CopyLimit}, {"ENGINE_THREADS", "14", int64(c.Threads)},
-		{"BELLMAN_PROOF_THREADS", "3", int64(c.ProofThreads)},
+		{"BELLMAN_PROOF_THREADS", "3", int64(c.Proof.Threads)},
 	} {
 		if n.value < 0 || n.value > 1<<30 {
 			faults = append(faults, fault(n.name, fmt.Sprint(n.value), n.example, "must be 0 or more"))

@@ -42,8 +42,10 @@ func (c *Consumer) request(ctx context.Context, t phases.Task) (r engine.Request
 			err = layout.Make()
 		}
 	case phases.P4:
-		if c.cfg.ProofThreads > 0 {
-			r.Threads = c.cfg.ProofThreads
+		how := c.cfg.Proof.Request()
+		r.Proof = &how
+		if c.cfg.Proof.Threads > 0 {
+			r.Threads = c.cfg.Proof.Threads
 		}
 	case phases.P5:
 		r.Copy, leave, err = c.copyTo(t, &r)

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -26,10 +27,13 @@ import (
 // consumer, and shows how it goes.
 type Demo struct {
 	Out   io.Writer
-	Bin   string        // directory with the programs
-	Piece string        // file of 127·2^k bytes, at the most 2032; empty: a text of our own
-	Keep  bool          // leave the directory
-	Hold  time.Duration // keep the fleet running for so long afterwards, for a look
+	Bin   string // directory with the programs
+	Piece string // file of 127·2^k bytes, at the most 2032; empty: a text of our own
+	// Parameters is the directory of the Groth16 parameters; missing ones are made, for
+	// development, which takes a minute or two once.
+	Parameters string
+	Keep       bool          // leave the directory
+	Hold       time.Duration // keep the fleet running for so long afterwards, for a look
 }
 
 const (
@@ -53,7 +57,7 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	f := &Fleet{Dir: dir, Bin: d.Bin, Env: []string{"DEV_CHAIN_EPOCH=250ms"}}
+	f := &Fleet{Dir: dir, Bin: d.Bin, Env: []string{"DEV_CHAIN_EPOCH=250ms", "FIL_PROOFS_PARAMETER_CACHE=" + d.Parameters}}
 	defer func() {
 		err = errors.Join(err, f.Stop(10*time.Second))
 		if err != nil {
@@ -70,6 +74,9 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	}
 	piece, err := d.piece(dir)
 	if err != nil {
+		return err
+	}
+	if err := d.parameters(ctx, f); err != nil {
 		return err
 	}
 	fmt.Fprintln(d.Out, "Starting a dispatcher with an embedded NATS server, and a consumer with slots for all phases.")
@@ -102,6 +109,21 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	case <-time.After(d.Hold):
 	case <-ctx.Done():
 	}
+	return nil
+}
+
+// parameters makes p4's parameters if they are not there, with progress on the screen.
+func (d *Demo) parameters(ctx context.Context, f *Fleet) error {
+	fmt.Fprintf(d.Out, "Parameters of p4 for 2 KiB sectors, in %s:\n", d.Parameters)
+	cmd := exec.CommandContext(ctx, filepath.Join(d.Bin, "consumer"), "params", "--proof-type", "5")
+	cmd.Env = f.environment([]string{"LOG_LEVEL=WARN"})
+	cmd.Stdout, cmd.Stderr = d.Out, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("consumer params: %w", err)
+	}
+	fmt.Fprintln(d.Out)
 	return nil
 }
 
@@ -234,7 +256,7 @@ func (s *show) take(e phases.Event) error {
 // what says in a few words what a step does.
 var what = map[phases.Step]string{
 	phases.P1: "labels", phases.P2: "columns, trees and replica", phases.Precommit: "the chain takes CommR and draws a seed",
-	phases.P3: "vanilla proofs", phases.P4: "verifies and proves", phases.P5: "copies to the storage node", phases.Commit: "the chain checks the proof",
+	phases.P3: "vanilla proofs", phases.P4: "the SNARK", phases.P5: "copies to the storage node", phases.Commit: "the chain checks the proof",
 	phases.P6: "cleans",
 }
 
@@ -252,10 +274,10 @@ func (s *show) summary(f *Fleet) error {
 		return fmt.Errorf("p5 left no receipt: %w", err)
 	}
 	fmt.Fprintf(s.out, "\nSealed in %v.\n", s.ended.Round(100*time.Millisecond))
-	proof := fmt.Sprintf("%s, %s bytes, SHA-256 %s", s.outputs["snark"], s.outputs["proof_bytes"], s.outputs["proof_sha256"])
 	if s.outputs["proof"] == "" {
-		proof = "NO SNARK was made (" + s.outputs["snark"] + ")"
+		return fmt.Errorf("p4 made no SNARK: %s", s.outputs["snark"])
 	}
+	proof := fmt.Sprintf("%s, %s bytes, verified by p4 and by the chain, SHA-256 %s", s.outputs["snark"], s.outputs["proof_bytes"], s.outputs["proof_sha256"])
 	freed := s.outputs["bytes_freed"]
 	if n, ok := parseBytes(freed); ok {
 		freed = humanize.IBytes(n)

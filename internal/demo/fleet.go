@@ -67,7 +67,7 @@ func (f *Fleet) environment(more []string) []string {
 	var env []string
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
-		keep := slices.Contains([]string{"PATH", "HOME", "USER", "TMPDIR", "LANG", "TZ", "TERM", "GOCOVERDIR", "FIL_PROOFS_PARAMETER_CACHE"}, name)
+		keep := slices.Contains([]string{"PATH", "HOME", "USER", "TMPDIR", "LANG", "TZ", "TERM", "GOCOVERDIR", "FIL_PROOFS_PARAMETER_CACHE", "BELLMAN_PROOF_THREADS"}, name)
 		if keep {
 			env = append(env, e)
 		}

@@ -19,6 +19,7 @@ import (
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/sealcore/merkle"
 	"sealfleet/internal/sealcore/pieces"
+	"sealfleet/internal/sealcore/porepsnark"
 	"sealfleet/internal/sealcore/seal"
 )
 
@@ -38,6 +39,7 @@ type Bench struct {
 	Dir       string
 	Phases    []phases.Step
 	Threads   int
+	Proof     Proof // how p4 proves
 	Engine    Engine
 
 	params sealcore.Params
@@ -192,6 +194,12 @@ func (b *Bench) checkDir() error {
 	if err := host.CheckDir(b.Dir); err != nil {
 		return fmt.Errorf("--dir: %w", err)
 	}
+	if b.does(phases.P4) && !b.Proof.None {
+		o := porepsnark.Options{Threads: b.Threads, SelfMadeParametersForProduction: b.Proof.SelfMade}
+		if err := porepsnark.Ready(b.params, b.Proof.Parameters, o); err != nil {
+			return fmt.Errorf("p4: %w", err)
+		}
+	}
 	paths := b.paths()
 	for _, need := range []struct {
 		before phases.Step
@@ -229,7 +237,7 @@ func (b *Bench) Run(ctx context.Context, progress func(phases.Step, Progress)) (
 		r := Request{
 			V: Version, Phase: p, Sector: phases.SectorID(0, b.Number), Attempt: 1,
 			ProofType: b.ProofType, Shape: b.Shape, PoRepID: b.PoRepID, ProverID: b.ProverID, Number: b.Number,
-			Pieces: b.list, Inputs: inputs, Paths: b.paths(), Threads: b.Threads,
+			Pieces: b.list, Inputs: inputs, Paths: b.paths(), Threads: b.Threads, Proof: &b.Proof,
 		}
 		start := time.Now()
 		result, err := b.Engine.Run(ctx, r, func(g Progress) {

@@ -21,7 +21,7 @@ func benchOf(t *testing.T, v sealtest.Seal, dir string) *Bench {
 	b := &Bench{
 		ProofType: v.ProofType, PoRepID: hexOf(v.PoRepID), ProverID: hexOf(v.ProverID), Number: v.SectorNumber,
 		Ticket: hexOf(v.Ticket), Seed: hexOf(v.Seed), Pieces: v.WritePieces(t, t.TempDir()), Dir: dir,
-		Phases: []phases.Step{phases.P1, phases.P2, phases.P3, phases.P4}, Engine: Builtin{},
+		Phases: []phases.Step{phases.P1, phases.P2, phases.P3, phases.P4}, Engine: Builtin{}, Proof: Proof{None: true},
 	}
 	if p := v.Params(t); p.ProofType < 0 {
 		b.ProofType, b.Shape = -1, p.Name
@@ -213,7 +213,7 @@ func TestBenchRefusesBeforeAnyWork(t *testing.T) {
 func vectorRequest(t *testing.T, v sealtest.Seal, b *Bench, p phases.Step) Request {
 	t.Helper()
 	r := Request{
-		V: Version, Phase: p, Sector: "s-t01000-5", ProofType: b.ProofType, Shape: b.Shape, PoRepID: b.PoRepID, ProverID: b.ProverID,
+		V: Version, Phase: p, Sector: "s-t01000-5", Proof: &Proof{None: true}, ProofType: b.ProofType, Shape: b.Shape, PoRepID: b.PoRepID, ProverID: b.ProverID,
 		Number: b.Number, Paths: b.paths(),
 		Inputs: map[string]string{
 			"ticket": b.Ticket, "seed": b.Seed, "comm_d": hexOf(v.CommD), "comm_r": hexOf(v.CommR), "c1_sha256": hex.EncodeToString(v.C1SHA256),
@@ -273,6 +273,7 @@ func TestPhasesRefuseWrongInputsByCode(t *testing.T) {
 		"p3, another CommR":   {phases.P3, func(r *Request) { r.Inputs["comm_r"] = other }, nil, "other_sector", phases.Permanent},
 		"p3, no pieces":       {phases.P3, func(r *Request) { delete(r.Inputs, "pieces") }, nil, "bad_request", phases.Permanent},
 		"p4, changed c1":      {phases.P4, nil, overwrite(b.paths().C1JSON, func(d []byte) []byte { d[100] ^= 1; return d }), "c1_changed", phases.Permanent},
+		"p4, no parameters":   {phases.P4, func(r *Request) { r.Proof = &Proof{Parameters: t.TempDir()} }, nil, "parameters_missing", phases.Transient},
 		"p4, cut c1":          {phases.P4, func(r *Request) { delete(r.Inputs, "c1_sha256") }, overwrite(b.paths().C1JSON, func(d []byte) []byte { return d[:len(d)-9] }), "c1_malformed", phases.Permanent},
 		"p4, another seed":    {phases.P4, func(r *Request) { r.Inputs["seed"] = other }, nil, "other_seed", phases.Permanent},
 		"p4, another CommR":   {phases.P4, func(r *Request) { r.Inputs["comm_r"] = other }, nil, "comm_r_mismatch", phases.Permanent},

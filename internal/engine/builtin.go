@@ -13,26 +13,17 @@ import (
 	"sealfleet/internal/phases"
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/sealcore/durable"
+	"sealfleet/internal/sealcore/groth16"
 	"sealfleet/internal/sealcore/pieces"
+	"sealfleet/internal/sealcore/porepsnark"
 	"sealfleet/internal/sealcore/seal"
-	"sealfleet/internal/sealcore/vanilla"
 	"sealfleet/internal/storage"
 )
 
 // Builtin does all phases by sealcore and by package storage, in this process.
-type Builtin struct {
-	// Prover makes p4's SNARK. Without one p4 verifies every vanilla proof and says that
-	// no SNARK was made.
-	Prover Prover
-}
+type Builtin struct{}
 
-// Prover makes the SNARK of a sector whose vanilla proofs have been verified.
-type Prover interface {
-	// Prove returns the proof (192 bytes a partition) and the name of the parameters.
-	Prove(ctx context.Context, s seal.Sector, c *vanilla.Commit1, o seal.Options) (proof []byte, params string, err error)
-}
-
-// NoSNARK is p4's output "snark" when there is no prover.
+// NoSNARK is p4's output "snark" when it was told to make none.
 const NoSNARK = "none: every vanilla proof verified, no SNARK made"
 
 // Run does the phase.
@@ -73,7 +64,7 @@ func (b Builtin) run(ctx context.Context, r Request, progress func(Progress)) (R
 	case phases.P3:
 		return j.p3(ctx)
 	default:
-		return j.p4(ctx, b.Prover)
+		return j.p4(ctx)
 	}
 }
 
@@ -243,7 +234,7 @@ func (j *job) p3(ctx context.Context) (Result, error) {
 	}}, nil
 }
 
-func (j *job) p4(ctx context.Context, prover Prover) (Result, error) {
+func (j *job) p4(ctx context.Context) (Result, error) {
 	commD, errD := j.input("comm_d")
 	commR, errR := j.input("comm_r")
 	seed, errS := j.input("seed")
@@ -258,24 +249,29 @@ func (j *job) p4(ctx context.Context, prover Prover) (Result, error) {
 	if want := j.Inputs["c1_sha256"]; want != "" && want != hex.EncodeToString(sum[:]) {
 		return Result{}, failf("c1_changed", phases.Permanent, "%s has SHA-256 %x, p3 wrote %s: do p3 again", j.Paths.C1JSON, sum, want)
 	}
-	c1, err := seal.VerifyCommit1(ctx, j.sector, commD, commR, seed, data, j.opts)
-	if err != nil {
-		return Result{}, err
+	var how Proof
+	if j.Proof != nil {
+		how = *j.Proof
 	}
-	if prover == nil {
+	if how.None {
+		if _, err := seal.VerifyCommit1(ctx, j.sector, commD, commR, seed, data, j.opts); err != nil {
+			return Result{}, err
+		}
 		return Result{
 			Outputs: map[string]string{"proof": "", "snark": NoSNARK, "proof_bytes": "0"},
 			Message: "no SNARK was made: every vanilla proof was verified in full instead",
 		}, nil
 	}
-	proof, params, err := prover.Prove(ctx, j.sector, c1, j.opts)
+	proof, err := porepsnark.Commit2(ctx, j.sector, commD, commR, seed, data, how.Parameters, porepsnark.Options{
+		Threads: j.opts.Threads, Progress: j.opts.Progress, SelfMadeParametersForProduction: how.SelfMade,
+	})
 	if err != nil {
 		return Result{}, err
 	}
 	proofSum := sha256.Sum256(proof)
 	return Result{Outputs: map[string]string{
 		"proof": hex.EncodeToString(proof), "snark": "groth16", "proof_bytes": strconv.Itoa(len(proof)),
-		"proof_sha256": hex.EncodeToString(proofSum[:]), "params": params,
+		"proof_sha256": hex.EncodeToString(proofSum[:]), "params": porepsnark.ParametersName(j.sector.Params),
 	}}, nil
 }
 
@@ -304,9 +300,31 @@ func explain(err error) *Error {
 			return failf(kind.code, kind.class, "%v", err)
 		}
 	}
+	if e := explainSNARK(err); e != nil {
+		return e
+	}
 	fault := storage.Classify(err)
 	if fault.Code == "io" {
 		return failf("phase_failed", fault.Class, "%v", err)
 	}
 	return failf(fault.Code, fault.Class, "%v", err)
+}
+
+// explainSNARK gives an error of p4's parameters or memory its code and class; nil if it
+// is none. What this host lacks another host, or this one after a download, may have:
+// the sector waits and spends no attempt.
+func explainSNARK(err error) *Error {
+	var missing *groth16.MissingError
+	var memory *porepsnark.MemoryError
+	switch {
+	case errors.As(err, &missing):
+		return failf("parameters_missing", phases.Transient, "%v", err)
+	case errors.As(err, &memory):
+		return failf("no_memory", phases.Transient, "%v", err)
+	case errors.Is(err, groth16.ErrOtherCircuit), errors.Is(err, groth16.ErrMalformed):
+		return failf("parameters_damaged", phases.Retryable, "%v", err)
+	case errors.Is(err, porepsnark.ErrDevelopmentParameters):
+		return failf("parameters_not_published", phases.Retryable, "%v", err)
+	}
+	return nil
 }

@@ -73,6 +73,7 @@ type Request struct {
 
 	Threads int `json:"threads,omitempty"` // most cores to use, 0: all
 
+	Proof *Proof `json:"proof,omitempty"` // p4
 	Copy  *Copy  `json:"copy,omitempty"`  // p5
 	Clean *Clean `json:"clean,omitempty"` // p6
 
@@ -91,6 +92,16 @@ type Paths struct {
 	// LocalDir and IP, with Sector, are what p5 and p6 know the places by.
 	LocalDir string `json:"local_dir,omitempty"`
 	IP       string `json:"ip,omitempty"`
+}
+
+// Proof is how p4 proves.
+type Proof struct {
+	// Parameters is the directory of the parameter files; empty: the reference's default.
+	Parameters string `json:"parameters,omitempty"`
+	// SelfMade lets sectors of production sizes use parameters that are not Filecoin's.
+	SelfMade bool `json:"self_made,omitempty"`
+	// None makes no SNARK: every vanilla proof is verified instead, and the result says so.
+	None bool `json:"none,omitempty"`
 }
 
 // Copy is where p5 copies to.
