@@ -36,7 +36,7 @@ func Connect(ctx context.Context, c Config, clientName string, log *slog.Logger)
 		if err == nil {
 			break
 		}
-		log.Warn("cannot reach NATS, trying again", "error", err, "in", wait)
+		b.log.Warn("cannot reach NATS, trying again", "error", err, "in", wait)
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)

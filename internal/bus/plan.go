@@ -144,6 +144,9 @@ func streamDiff(have, want jetstream.StreamConfig) (jetstream.StreamConfig, []st
 	var diff []string
 	note := func(what string, from, to any) { diff = append(diff, fmt.Sprintf("%s: %v to %v", what, from, to)) }
 	to := have
+	if want.MaxMsgsPerSubject == 0 {
+		want.MaxMsgsPerSubject = have.MaxMsgsPerSubject // the server says -1 for none; a limit is the operator's
+	}
 	if to.Description != want.Description {
 		note("description", "other", "ours")
 		to.Description = want.Description
