@@ -70,7 +70,7 @@ func Make(ctx context.Context, dir, identifier, maker string, circuit Circuit, o
 	if err != nil {
 		return false, err
 	}
-	defer f.Abort() // nothing, once it is committed
+	defer func() { err = errors.Join(err, f.Abort()) }() // nothing, once it is committed
 	// Under the lock: nobody else is at it now, but someone may have finished before.
 	switch err := Find(dir, identifier); {
 	case err == nil:

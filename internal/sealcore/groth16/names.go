@@ -15,14 +15,13 @@ const DefaultDir = "/var/tmp/filecoin-proof-parameters"
 // version is that of Filecoin's parameters; it begins every file name.
 const version = "v28"
 
-// ParamsPath, KeyPath and MarkPath return the files of a circuit in a directory: the
-// parameters, the verifying key, and the note that the two are for development.
+// ParamsPath returns the name of a circuit's parameters in a directory; "" is DefaultDir.
 func ParamsPath(dir, identifier string) string { return path(dir, identifier, ".params") }
 
-// KeyPath: see ParamsPath.
+// KeyPath returns the name of the verifying key that belongs to the parameters.
 func KeyPath(dir, identifier string) string { return path(dir, identifier, ".vk") }
 
-// MarkPath: see ParamsPath.
+// MarkPath returns the name of the note that parameters and key are for development.
 func MarkPath(dir, identifier string) string { return path(dir, identifier, ".development.json") }
 
 func path(dir, identifier, extension string) string {

@@ -349,7 +349,7 @@ func TestProveRefusesFalseValues(t *testing.T) {
 	}
 }
 
-// lying gives the hundredth variable another value. It is made by constraint 99·8/7 or so.
+// lying gives the 116th auxiliary variable another value than its constraint asks for.
 type lying struct {
 	r1cs.Sink
 	n int

@@ -43,12 +43,12 @@ var ErrDevelopmentParameters = errors.New("parameters are not the published ones
 // All that can fail early does, before the first minute: missing, foreign, damaged or
 // self-made parameters (*groth16.MissingError, ErrDevelopmentParameters), too little
 // memory (*MemoryError), and a bad JSON (seal.VerifyCommit1's errors).
-func Commit2(ctx context.Context, s seal.Sector, commD, commR, seed sealcore.Domain, c1 []byte, dir string, o Options) ([]byte, error) {
+func Commit2(ctx context.Context, s seal.Sector, commD, commR, seed sealcore.Domain, c1 []byte, dir string, o Options) (proof []byte, err error) {
 	p, err := open(s.Params, dir, o)
 	if err != nil {
 		return nil, err
 	}
-	defer p.Close()
+	defer func() { err = errors.Join(err, p.Close()) }()
 	o.report("check vanilla proofs", 0, 1)
 	commit, err := seal.VerifyCommit1(ctx, s, commD, commR, seed, c1, seal.Options{Threads: o.Threads})
 	if err != nil {
@@ -60,12 +60,12 @@ func Commit2(ctx context.Context, s seal.Sector, commD, commR, seed sealcore.Dom
 
 // Prove is Commit2 for a commit phase 1 that is parsed already: it checks the vanilla
 // proofs, but not that they are of a certain sector.
-func Prove(ctx context.Context, params sealcore.Params, c1 *vanilla.Commit1, dir string, o Options) ([]byte, error) {
+func Prove(ctx context.Context, params sealcore.Params, c1 *vanilla.Commit1, dir string, o Options) (proof []byte, err error) {
 	p, err := open(params, dir, o)
 	if err != nil {
 		return nil, err
 	}
-	defer p.Close()
+	defer func() { err = errors.Join(err, p.Close()) }()
 	o.report("check vanilla proofs", 0, 1)
 	if err := vanilla.Verify(ctx, params, c1.PublicInputs(), c1.Partitions, o.Threads); err != nil {
 		return nil, err

@@ -119,7 +119,7 @@ func (z *Wide) AppendBytes(b []byte) []byte {
 	return b
 }
 
-// Widen and Narrow convert between the two forms of a point.
+// Widen returns the same point with wide coordinates.
 func Widen(p *G1) (w G1Wide) {
 	c := wideFactors()
 	var x, y fp.Element
@@ -128,7 +128,7 @@ func Widen(p *G1) (w G1Wide) {
 	return w
 }
 
-// Narrow: see Widen.
+// Narrow returns the same point with gnark-crypto's coordinates, which are below p.
 func Narrow(w *G1Wide) (p G1) {
 	c := wideFactors()
 	p.X, p.Y = w.X.join(), w.Y.join()
