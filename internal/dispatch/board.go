@@ -177,6 +177,19 @@ func (b *board) justEnded(id string) *bus.Tombstone {
 	return nil
 }
 
+// endedSince returns the sectors that ended since a time, as far as they are remembered.
+func (b *board) endedSince(t time.Time) []*sector {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var all []*sector
+	for _, stone := range b.recent {
+		if stone.At.After(t) {
+			all = append(all, &sector{id: stone.Sector, state: phases.NewSector(), gone: true})
+		}
+	}
+	return all
+}
+
 // strange tells why an event of a sector that is not on the board cannot be believed.
 func (b *board) strange(e phases.Event) *phases.Rejected {
 	b.mu.RLock()

@@ -90,9 +90,10 @@ func (h *agendaHeap) Pop() any {
 }
 
 // lookAtAll puts every sector on the agenda, spread over two graces: after a start
-// nobody knows what the one before left undone.
+// nobody knows what the one before left undone. Of those that have ended, the last ones
+// may lack their tombstone.
 func (d *Dispatcher) lookAtAll() {
-	for _, s := range d.board.all() {
+	for _, s := range append(d.board.all(), d.board.endedSince(time.Now().Add(-time.Hour))...) {
 		d.agenda.add(s, time.Now().Add(rand.N(2*d.Grace+1)))
 	}
 }
