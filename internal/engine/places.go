@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"sealfleet/internal/phases"
@@ -44,7 +45,7 @@ func runCopy(ctx context.Context, r Request, progress func(Progress)) (Result, e
 	}()
 	start := time.Now()
 	receipt, err := storage.Copy{
-		From: r.layout(), Node: r.Copy.Node, Dir: r.Copy.Dir, Limit: limit,
+		From: r.layout(), Node: r.Copy.Node, Dir: r.Copy.Dir, Limit: limit, Replica: r.Inputs["comm_r"],
 		OnBytes: func(step string, done, total int64) { progress(Progress{step, uint64(done), uint64(total)}) },
 	}.Run(ctx)
 	if err != nil {
@@ -66,7 +67,7 @@ func runClean(ctx context.Context, r Request) (Result, error) {
 	if r.Clean == nil {
 		return Result{}, failf("bad_request", phases.Permanent, "p6 was not told what to remove")
 	}
-	note := ""
+	var notes []string
 	if r.Clean.Receipt {
 		text := r.Inputs["receipt"]
 		var receipt storage.Receipt
@@ -74,14 +75,17 @@ func runClean(ctx context.Context, r Request) (Result, error) {
 			return Result{}, failf("no_receipt", phases.Permanent, "p5 left no receipt (%q): nothing was deleted; mend: dispatcher redo %s --phase p5", text, r.Sector)
 		}
 		if r.Clean.NodeDir == "" {
-			note = fmt.Sprintf("storage node %s is not mounted here: p5's receipt was believed without looking", receipt.Node)
+			notes = append(notes, fmt.Sprintf("storage node %s is not mounted here: p5's receipt was believed without looking", receipt.Node))
 		} else if err := storage.CheckReceipt(r.Clean.NodeDir, receipt, r.Sector); err != nil {
 			return Result{}, err
 		}
 	}
-	freed, err := storage.Clean{Of: r.layout(), Cache: true, Unsealed: r.Clean.Unsealed, Sealed: r.Clean.Sealed}.Run(ctx)
+	done, err := storage.Clean{Of: r.layout(), Cache: true, Unsealed: r.Clean.Unsealed, Sealed: r.Clean.Sealed}.Run(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Outputs: map[string]string{"bytes_freed": strconv.FormatInt(freed, 10)}, Bytes: freed, Message: note}, nil
+	if len(done.Kept) > 0 {
+		notes = append(notes, fmt.Sprintf("left alone what no phase has written: %s", strings.Join(done.Kept, ", ")))
+	}
+	return Result{Outputs: map[string]string{"bytes_freed": strconv.FormatInt(done.Freed, 10)}, Bytes: done.Freed, Message: strings.Join(notes, "; ")}, nil
 }

@@ -1,13 +1,13 @@
 package storage
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
+	"encoding"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -20,29 +20,6 @@ import (
 	"sealfleet/internal/throttle"
 )
 
-// Receipt tells what lies on a storage node, as read back from it.
-type Receipt struct {
-	Node  string `json:"node"`
-	Path  string `json:"path"` // the node's directory, as the copying host sees it
-	Files []File `json:"files"`
-}
-
-// File is one file of a receipt.
-type File struct {
-	Name   string `json:"name"` // relative to the node's directory
-	Size   int64  `json:"size"`
-	SHA256 string `json:"sha256"`
-}
-
-// Bytes returns the size of all files together.
-func (r Receipt) Bytes() int64 {
-	var n int64
-	for _, f := range r.Files {
-		n += f.Size
-	}
-	return n
-}
-
 // Copy is a copy of one sector to one storage node.
 type Copy struct {
 	From    Layout
@@ -50,15 +27,25 @@ type Copy struct {
 	Dir     string // its directory here
 	Limit   *throttle.Limiter
 	OnBytes func(step string, done, total int64) // may be nil; step is "copy" or "verify"
+	// Replica is the sector's CommR in hex: chunks of another replica are not gone on from.
+	Replica string
+	// OnResume, if set, hears of each file that is gone on with: how many chunks there
+	// were, and how many of them had to be copied again.
+	OnResume func(name string, chunks, redone int)
+
+	chunkBytes int64 // 0: chunkSize
 
 	// written is called when a file's temporary copy is on disk; tests spoil it there.
 	written func(path string)
 }
 
-// Run copies the sealed file, p_aux, t_aux and tree R. Each file gets a temporary name,
-// is hashed while its source is read, synced, read back from the disk and hashed again,
-// and only then gets its name. Both directions pass the limit. A file that an earlier
-// attempt left on the node is replaced: doing p5 again gives the same files.
+// Run copies the sealed file, p_aux, t_aux and tree R. Each file is copied in chunks to a
+// temporary name, with the hashes of the chunks written beside it; synced; read back from
+// the disk and compared; and only then gets its name. Both directions pass the limit.
+//
+// An attempt that was killed is gone on with: what it left is read back first, and a chunk
+// that isn't what it should be is copied again. A whole file that an earlier attempt left
+// is replaced: doing p5 again gives the same files.
 //
 // Errors are *Fault, or the context's.
 func (c Copy) Run(ctx context.Context) (Receipt, error) {
@@ -77,7 +64,7 @@ func (c Copy) run(ctx context.Context) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
-	if err := c.prepare(total); err != nil {
+	if err := c.prepare(files, total); err != nil {
 		return Receipt{}, err
 	}
 	receipt := Receipt{Node: c.Node, Path: c.Dir}
@@ -124,7 +111,7 @@ func (c Copy) sources() (files []source, total int64, err error) {
 
 // prepare checks the node's directory, makes the sector's places below it and removes
 // what attempts that were killed left half-written.
-func (c Copy) prepare(total int64) error {
+func (c Copy) prepare(files []source, total int64) error {
 	info, err := os.Stat(c.Dir)
 	if err != nil || !info.IsDir() {
 		if err == nil {
@@ -157,79 +144,251 @@ func (c Copy) prepare(total int64) error {
 	if err != nil {
 		return err
 	}
-	if free < total {
+	if total -= c.copied(files); free < total {
 		return &Fault{Code: "no_space", Class: phases.Transient,
-			Err: fmt.Errorf("storage node %s has %d bytes free in %s, the sector needs %d", c.Node, free, c.Dir, total)}
+			Err: fmt.Errorf("storage node %s has %d bytes free in %s, the sector still needs %d", c.Node, free, c.Dir, total)}
 	}
 	return nil
 }
 
+// copied returns how many bytes of the files an earlier attempt left on the node.
+func (c Copy) copied(files []source) (n int64) {
+	for _, f := range files {
+		var st unix.Stat_t
+		if unix.Lstat(partName(filepath.Join(c.Dir, f.name)), &st) == nil {
+			n += min(st.Blocks*512, st.Size)
+		}
+	}
+	return n
+}
+
+// temporary is what an earlier release put into the names of copies under way.
 const temporary = ".tmp-"
 
+// file copies one file, going on from what an earlier attempt left.
 func (c Copy) file(ctx context.Context, f source, progress *counter) (File, error) {
 	in, err := os.Open(f.path)
 	if err != nil {
 		return File{}, err
 	}
 	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return File{}, err
+	}
 	target := filepath.Join(c.Dir, f.name)
-	temp := filepath.Join(filepath.Dir(target), "."+filepath.Base(target)+temporary+rand.Text()[:8])
-	out, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return File{}, host.Mend(temp, err)
-	}
-	defer os.Remove(temp) // fails, as it should, once it has its name
-	sum, size, err := pump(ctx, out, c.Limit.Reader(ctx, in), func(n int) { progress.add("copy", n) })
-	if err == nil {
-		err = out.Sync()
-	}
-	if err == nil {
-		// What is still in memory would hide what the disk got.
-		dropCache(out)
-		dropCache(in)
-	}
-	if closeErr := out.Close(); err == nil {
-		err = closeErr
-	}
+	part := partName(target)
+	out, err := openPart(part)
 	if err != nil {
 		return File{}, err
 	}
-	if c.written != nil {
-		c.written(temp)
-	}
-	back, backSize, err := c.readBack(ctx, temp, progress)
+	defer out.Close()
+	of := origin{V: 1, Name: f.name, Size: info.Size(), Chunk: c.chunk(), ModTime: info.ModTime().UnixNano(), Replica: c.Replica}
+	list, err := openChunks(part+listSuffix, of)
 	if err != nil {
 		return File{}, err
 	}
-	if !bytes.Equal(sum, back) || size != backSize {
-		return File{}, &Fault{Code: "copy_corrupt", Class: phases.Retryable, Err: fmt.Errorf(
-			"%s: wrote %d bytes with SHA-256 %x, read back %d with %x: the disk or the network of storage node %s corrupts data",
-			f.name, size, sum, backSize, back, c.Node)}
+	defer list.file.Close()
+	p := &partial{Copy: c, in: in, out: out, list: list, whole: sha256.New(), progress: progress}
+	if err := p.run(ctx); err != nil {
+		var fault *Fault
+		if errors.As(err, &fault) && fault.Code == "copy_corrupt" {
+			// Nothing on this disk can be believed: the next attempt begins anew.
+			return File{}, errors.Join(err, os.Remove(part), list.remove())
+		}
+		return File{}, err
 	}
-	if err := os.Rename(temp, target); err != nil {
+	if err := os.Rename(part, target); err != nil {
+		return File{}, err
+	}
+	if err := list.remove(); err != nil {
 		return File{}, err
 	}
 	if err := syncDir(filepath.Dir(target)); err != nil {
 		return File{}, err
 	}
-	return File{Name: f.name, Size: size, SHA256: hex.EncodeToString(sum)}, nil
+	root := treeRoot(list.sums)
+	return File{
+		Name: f.name, Size: of.Size, SHA256: hex.EncodeToString(p.whole.Sum(nil)),
+		Chunk: of.Chunk, Root: hex.EncodeToString(root[:]),
+	}, nil
 }
 
-func (c Copy) readBack(ctx context.Context, path string, progress *counter) (sum []byte, size int64, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, err
+func (c Copy) chunk() int64 {
+	if c.chunkBytes > 0 {
+		return c.chunkBytes
 	}
-	defer f.Close()
-	dropCache(f)
-	return pump(ctx, io.Discard, c.Limit.Reader(ctx, f), func(n int) { progress.add("verify", n) })
+	return chunkSize
+}
+
+// partial is one file's copy under way.
+type partial struct {
+	Copy
+	in, out  *os.File
+	list     *chunkList
+	whole    hash.Hash // of what has been read back, in order
+	progress *counter
+}
+
+func (p *partial) run(ctx context.Context) error {
+	had, err := p.resume(ctx)
+	if err != nil {
+		return err
+	}
+	for i := had; i < p.list.of.chunks(); i++ {
+		sum, err := p.copy(ctx, i)
+		if err != nil {
+			return err
+		}
+		if err := p.list.add(sum); err != nil {
+			return err
+		}
+	}
+	if err := p.out.Truncate(p.list.of.Size); err != nil {
+		return err
+	}
+	if err := p.settle(); err != nil {
+		return err
+	}
+	if p.written != nil {
+		p.written(p.out.Name())
+	}
+	for i := had; i < p.list.of.chunks(); i++ {
+		got, err := p.readBack(ctx, i)
+		if err != nil {
+			return err
+		}
+		if got != p.list.sums[i] {
+			return p.corrupt(i, got)
+		}
+	}
+	return p.sameSource()
+}
+
+// resume reads back the chunks that an earlier attempt left and copies the bad ones again.
+// It returns how many there are now.
+func (p *partial) resume(ctx context.Context) (int, error) {
+	info, err := p.out.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if n := int((info.Size() + p.list.of.Chunk - 1) / p.list.of.Chunk); n < len(p.list.sums) {
+		p.list.sums = p.list.sums[:n]
+		if err := p.list.rewrite(); err != nil {
+			return 0, err
+		}
+	}
+	had := len(p.list.sums)
+	if had == 0 {
+		return 0, p.out.Truncate(0)
+	}
+	if err := p.settle(); err != nil {
+		return 0, err
+	}
+	redone := 0
+	for i := range had {
+		before, err := p.whole.(encoding.BinaryMarshaler).MarshalBinary()
+		if err != nil {
+			return 0, err
+		}
+		got, err := p.readBack(ctx, i)
+		if err != nil {
+			return 0, err
+		}
+		if got == p.list.sums[i] {
+			_, n := p.list.of.span(i)
+			p.progress.add("copy", int(n))
+			continue
+		}
+		redone++
+		if p.list.sums[i], err = p.copy(ctx, i); err != nil {
+			return 0, err
+		}
+		if err := errors.Join(p.list.rewrite(), p.settle(), p.whole.(encoding.BinaryUnmarshaler).UnmarshalBinary(before)); err != nil {
+			return 0, err
+		}
+		_, n := p.list.of.span(i)
+		p.progress.add("verify", -int(n))
+		if got, err = p.readBack(ctx, i); err != nil {
+			return 0, err
+		}
+		if got != p.list.sums[i] {
+			return 0, p.corrupt(i, got)
+		}
+	}
+	if p.OnResume != nil {
+		p.OnResume(p.list.of.Name, had, redone)
+	}
+	return had, nil
+}
+
+// copy copies one chunk and returns the hash of what was read from the source.
+func (p *partial) copy(ctx context.Context, i int) (sum [sha256.Size]byte, err error) {
+	off, n := p.list.of.span(i)
+	to := io.NewOffsetWriter(p.out, off)
+	sum, got, err := pump(ctx, p.Limit.Reader(ctx, io.NewSectionReader(p.in, off, n)), func(b []byte) error {
+		if _, err := to.Write(b); err != nil {
+			return err
+		}
+		p.progress.add("copy", len(b))
+		return nil
+	})
+	if err == nil && got != n {
+		err = fmt.Errorf("%s became shorter while it was copied", p.in.Name())
+	}
+	return sum, err
+}
+
+// readBack reads one chunk from the node, adds it to the hash of the whole and returns its
+// own hash. A chunk that is too short has another hash; that is no error of its own.
+func (p *partial) readBack(ctx context.Context, i int) ([sha256.Size]byte, error) {
+	off, n := p.list.of.span(i)
+	sum, got, err := pump(ctx, p.Limit.Reader(ctx, io.NewSectionReader(p.out, off, n)), func(b []byte) error {
+		p.whole.Write(b)
+		p.progress.add("verify", len(b))
+		return nil
+	})
+	if err == nil && got < n {
+		p.progress.add("verify", int(n-got))
+	}
+	return sum, err
+}
+
+// settle brings to the disk what was written, and what is in memory out of it: it would
+// hide what the disk got.
+func (p *partial) settle() error {
+	if err := p.out.Sync(); err != nil {
+		return err
+	}
+	dropCache(p.out)
+	dropCache(p.in)
+	return nil
+}
+
+// sameSource makes sure that all chunks are of one source.
+func (p *partial) sameSource() error {
+	info, err := os.Stat(p.in.Name())
+	if err != nil {
+		return err
+	}
+	if info.Size() != p.list.of.Size || info.ModTime().UnixNano() != p.list.of.ModTime {
+		return fmt.Errorf("%s was changed while it was copied: do p5 again", p.in.Name())
+	}
+	return nil
+}
+
+func (p *partial) corrupt(i int, got [sha256.Size]byte) error {
+	off, n := p.list.of.span(i)
+	return &Fault{Code: "copy_corrupt", Class: phases.Retryable, Err: fmt.Errorf(
+		"%s: wrote bytes %d to %d with SHA-256 %x, read them back with %x: the disk or the network of storage node %s corrupts data",
+		p.list.of.Name, off, off+n, p.list.sums[i], got, p.Node)}
 }
 
 const bufferSize = 1 << 20
 
-// pump copies and hashes: one goroutine reads and hashes while this one writes, so that
-// a copy takes the time of the slower side and not of both.
-func pump(ctx context.Context, w io.Writer, r io.Reader, add func(int)) (sum []byte, size int64, err error) {
+// pump reads all of r and hashes it while sink, in this goroutine, deals with what was read
+// before: a copy takes the time of the slower side and not of both. sink must not keep b.
+func pump(ctx context.Context, r io.Reader, sink func(b []byte) error) (sum [sha256.Size]byte, size int64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	const buffers = 4
@@ -265,21 +424,17 @@ func pump(ctx context.Context, w io.Writer, r io.Reader, add func(int)) (sum []b
 		if err != nil {
 			continue // only drain
 		}
-		if _, err = w.Write(buf); err != nil {
+		if err = sink(buf); err != nil {
 			cancel()
 			continue
 		}
 		size += int64(len(buf))
-		add(len(buf))
 		free <- buf[:bufferSize]
 	}
 	if rErr := <-readErr; err == nil {
 		err = rErr
 	}
-	if err != nil {
-		return nil, 0, err
-	}
-	return h.Sum(nil), size, nil
+	return [sha256.Size]byte(h.Sum(nil)), size, err
 }
 
 type counter struct {
@@ -296,6 +451,9 @@ func (c *counter) add(step string, n int) {
 		c.done = map[string]int64{}
 	}
 	c.done[step] += int64(n)
+	if n < 0 {
+		return // a chunk that is done again: nothing to tell yet
+	}
 	c.tell(step, c.done[step], c.total)
 }
 
@@ -312,38 +470,6 @@ func syncDir(dir string) error {
 	defer d.Close()
 	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) { // some network file systems can't
 		return err
-	}
-	return nil
-}
-
-// CheckReceipt tells whether the files of a receipt lie on the node, with their sizes.
-// dir is the node's directory here, which may be another path than the copier's.
-func CheckReceipt(dir string, r Receipt, sector string) error {
-	if len(r.Files) == 0 {
-		return &Fault{Code: "receipt_broken", Class: phases.Permanent, Err: errors.New("the receipt of p5 names no files")}
-	}
-	hasSealed := false
-	for _, f := range r.Files {
-		if f.Name != filepath.Join("sealed", sector) && filepath.Dir(f.Name) != filepath.Join("cache", sector) {
-			return &Fault{Code: "receipt_broken", Class: phases.Permanent, Err: fmt.Errorf("the receipt names %q, which is not a file of sector %s", f.Name, sector)}
-		}
-		hasSealed = hasSealed || f.Name == filepath.Join("sealed", sector)
-		info, err := os.Lstat(filepath.Join(dir, f.Name))
-		if errors.Is(err, fs.ErrNotExist) {
-			if _, dirErr := os.Stat(filepath.Join(dir, "sealed")); dirErr != nil {
-				return &Fault{Code: "storage_away", Class: phases.Transient, Err: fmt.Errorf("storage node %s in %s: %w: is it mounted?", r.Node, dir, dirErr)}
-			}
-		}
-		if err == nil && (!info.Mode().IsRegular() || info.Size() != f.Size) {
-			err = fmt.Errorf("%s has %d bytes", f.Name, info.Size())
-		}
-		if err != nil {
-			return &Fault{Code: "receipt_broken", Class: phases.Permanent, Err: fmt.Errorf(
-				"storage node %s no longer has what p5 copied (%s of %d bytes): %w; nothing was deleted; mend: dispatcher redo %s --phase p5", r.Node, f.Name, f.Size, err, sector)}
-		}
-	}
-	if !hasSealed {
-		return &Fault{Code: "receipt_broken", Class: phases.Permanent, Err: errors.New("the receipt of p5 lacks the sealed file")}
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -204,19 +206,34 @@ func TestCopyRefusesBeforeItWrites(t *testing.T) {
 	}
 }
 
-func TestCancelledCopyLeavesNothing(t *testing.T) {
+func TestCancelledCopyLeavesOnlyWhatItGoesOnFrom(t *testing.T) {
 	l, _ := sealedSector(t, t.TempDir(), sector)
 	node := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := Copy{From: l, Node: "node1", Dir: node, Limit: throttle.New(1 << 20), OnBytes: func(_ string, done, _ int64) {
+	c := Copy{From: l, Node: "node1", Dir: node, Limit: throttle.New(1 << 20), chunkBytes: 1 << 18, OnBytes: func(_ string, done, _ int64) {
 		if done > 1<<20 {
 			cancel()
 		}
-	}}.Run(ctx)
+	}}
+	_, err := c.Run(ctx)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if found := files(t, filepath.Join(node, "sealed")); len(found) != 0 {
+	part := filepath.Join(node, "sealed", "."+sector+partSuffix)
+	if found := files(t, filepath.Join(node, "sealed")); !slices.Equal(found, []string{part, part + listSuffix}) {
+		t.Errorf("left %v", found)
+	}
+	resumed := 0
+	c.Limit, c.OnBytes = nil, nil
+	c.OnResume = func(name string, chunks, redone int) {
+		if name == "sealed/"+sector && redone == 0 {
+			resumed = chunks
+		}
+	}
+	if _, err := c.Run(t.Context()); err != nil || resumed < 1 {
+		t.Errorf("gone on from %d chunks: %v", resumed, err)
+	}
+	if found := files(t, filepath.Join(node, "sealed")); len(found) != 1 {
 		t.Errorf("left %v", found)
 	}
 }
@@ -237,7 +254,9 @@ func TestReceiptsThatProveNothing(t *testing.T) {
 		"another sector":   func(r *Receipt) { r.Files[0].Name = "cache/" + sector + "0/p_aux" },
 		"a way out":        func(r *Receipt) { r.Files[0].Name = "../../etc/passwd" },
 		"another size":     func(r *Receipt) { r.Files[0].Size++ },
-		"a file not there": func(r *Receipt) { r.Files[0].Name += "x" },
+		"a file not there": func(r *Receipt) { r.Files[1].Name += "x" },
+		"no p_aux":         func(r *Receipt) { r.Files = r.Files[1:] },
+		"no hash":          func(r *Receipt) { r.Files[1].SHA256 = "" },
 	} {
 		data, _ := json.Marshal(r)
 		var bad Receipt
@@ -261,9 +280,16 @@ func TestCleanFreesOneSectorOnly(t *testing.T) {
 	neighbour, _ := sealedSector(t, top, sector+"0")
 	before := files(t, neighbour.LocalDir)
 
-	freed, err := Clean{Of: l, Cache: true, Unsealed: true}.Run(t.Context())
-	if want := int64(64 + 280 + 4096 + 50_000 + 99 + 1234 + 1000); err != nil || freed != want {
-		t.Errorf("freed %d (%v), want %d", freed, err, want)
+	plan, err := Clean{Of: l, Cache: true, Unsealed: true, DryRun: true}.Run(t.Context())
+	if now := files(t, neighbour.LocalDir); err != nil || !slices.Equal(now, before) {
+		t.Errorf("a dry run left %v (%v)", now, err)
+	}
+	done, err := Clean{Of: l, Cache: true, Unsealed: true}.Run(t.Context())
+	if want := int64(64 + 280 + 4096 + 50_000 + 99 + 1234 + 1000); err != nil || done.Freed != want || len(done.Removed) != 8 {
+		t.Errorf("freed %+v (%v), want %d", done, err, want)
+	}
+	if !reflect.DeepEqual(plan, done) {
+		t.Errorf("the dry run said %+v, then it was %+v", plan, done)
 	}
 	if _, err := os.Lstat(l.Cache()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("cache: %v", err)
@@ -276,15 +302,19 @@ func TestCleanFreesOneSectorOnly(t *testing.T) {
 	}
 
 	// Again: nothing to do, nothing counted.
-	if freed, err := (Clean{Of: l, Cache: true, Unsealed: true}).Run(t.Context()); freed != 0 || err != nil {
-		t.Errorf("second clean: %d, %v", freed, err)
+	if done, err := (Clean{Of: l, Cache: true, Unsealed: true}).Run(t.Context()); done.Freed != 0 || err != nil {
+		t.Errorf("second clean: %+v, %v", done, err)
 	}
-	if freed, err := (Clean{Of: l, Cache: true, Unsealed: true, Sealed: true}).Run(t.Context()); freed != 3<<20+17 || err != nil {
-		t.Errorf("with sealed: %d, %v", freed, err)
+	// What a killed p2 left goes with the file itself.
+	if err := os.WriteFile(filepath.Join(filepath.Dir(l.Sealed()), "."+sector+".tmp"), make([]byte, 11), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := (Clean{Of: l, Cache: true, Unsealed: true, Sealed: true}).Run(t.Context()); done.Freed != 3<<20+17+11 || err != nil {
+		t.Errorf("with sealed: %+v, %v", done, err)
 	}
 	// A host whose share is empty.
-	if freed, err := (Clean{Of: Layout{t.TempDir(), l.IP, sector}, Cache: true}).Run(t.Context()); freed != 0 || err != nil {
-		t.Errorf("empty share: %d, %v", freed, err)
+	if done, err := (Clean{Of: Layout{t.TempDir(), l.IP, sector}, Cache: true}).Run(t.Context()); done.Freed != 0 || err != nil {
+		t.Errorf("empty share: %+v, %v", done, err)
 	}
 	// A share that is not there at all is not the same as one without the sector.
 	_, err = Clean{Of: Layout{filepath.Join(top, "absent"), l.IP, sector}, Cache: true}.Run(t.Context())
@@ -310,18 +340,26 @@ func TestCleanNeverFollowsLinks(t *testing.T) {
 		}
 	}
 
-	// Links inside the cache go; what they point to stays and isn't counted.
+	// Links inside the cache go if they have a phase's name; what they point to stays and
+	// isn't counted. Other names stay, and the directory with them.
 	l, _ := sealedSector(t, top, sector)
-	link(outside, filepath.Join(l.Cache(), "dirlink"))
-	link(precious, filepath.Join(l.Cache(), "filelink"))
-	if err := os.Link(precious, filepath.Join(l.Cache(), "hardlink")); err != nil {
+	link(outside, filepath.Join(l.Cache(), "sc-02-data-layer-2.dat"))
+	link(precious, filepath.Join(l.Cache(), "sc-02-data-tree-c-3.dat"))
+	link(outside, filepath.Join(l.Cache(), "operators-notes"))
+	if err := errors.Join(os.Link(precious, filepath.Join(l.Cache(), "sc-02-data-tree-d.dat")), os.Mkdir(filepath.Join(l.Cache(), "p_aux.tmp"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	freed, err := Clean{Of: l, Cache: true}.Run(t.Context())
-	if want := int64(64 + 280 + 4096 + 50_000 + 99 + 1234); err != nil || freed != want {
-		t.Errorf("freed %d (%v), want %d", freed, err, want)
+	done, err := Clean{Of: l, Cache: true}.Run(t.Context())
+	if want := int64(64 + 280 + 4096 + 50_000 + 99 + 1234); err != nil || done.Freed != want {
+		t.Errorf("freed %+v (%v), want %d", done, err, want)
+	}
+	if !slices.Equal(done.Kept, []string{filepath.Join(l.Cache(), "operators-notes"), filepath.Join(l.Cache(), "p_aux.tmp")}) {
+		t.Errorf("kept %v", done.Kept)
 	}
 	intact("links in the cache")
+	if err := os.RemoveAll(l.Cache()); err != nil {
+		t.Fatal(err)
+	}
 
 	// The sector's directory, or one above it, is a link.
 	link(filepath.Dir(precious), l.Cache())
@@ -356,7 +394,7 @@ func TestCleanRacesWithLinkSwapping(t *testing.T) {
 			t.Fatal(err)
 		}
 		l, _ := sealedSector(t, top, sector)
-		sub := filepath.Join(l.Cache(), "sub")
+		sub := filepath.Join(l.Cache(), "p_aux.tmp")
 		stop, stopped := make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(stopped)
