@@ -56,8 +56,10 @@ func (c Config) streams() []jetstream.StreamConfig {
 			MaxMsgsPerSubject: 1, DiscardNewPerSubject: true,
 			Storage: jetstream.FileStorage, Replicas: replicas, MaxConsumers: maxConsumers,
 			Metadata: monitor(map[string]string{
-				"io.nats.monitor.msgs-warn":     "10000",
-				"io.nats.monitor.msgs-critical": "50000",
+				// One message per subject: this is the backlog. (msgs-warn and
+				// msgs-critical are about too few.)
+				"io.nats.monitor.subjects-warn":     "20000",
+				"io.nats.monitor.subjects-critical": "100000",
 			}),
 		},
 		{
@@ -99,6 +101,7 @@ func (c Config) consumers(groups []string) []consumerOf {
 					"io.nats.monitor.enabled":              "1",
 					"io.nats.monitor.unprocessed-critical": "10000",
 					"io.nats.monitor.redelivery-critical":  "100",
+					"io.nats.monitor.waiting-critical":     fmt.Sprint(maxWaiting * 9 / 10),
 				}),
 			}})
 		}
