@@ -155,7 +155,7 @@ func hostPermissions() *server.Permissions {
 				"$JS.API.CONSUMER.MSG.NEXT." + TasksStream + ".*",
 				"$JS.API.DIRECT.GET." + EventsStream + ".ev.>",
 				"$JS.ACK." + TasksStream + ".>", "$JS.ACK.*.*." + TasksStream + ".>",
-				eventSubjects, presencePrefix + "*",
+				eventSubjects, presencePrefix + "*", NoticeSubject("*", "*", "*"),
 			},
 			Deny: []string{"ev.*.*.sector.*", "ev.*.*.*.dispatcher"},
 		},
