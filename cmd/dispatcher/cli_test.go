@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -491,7 +492,8 @@ func TestBinary(t *testing.T) {
 		}
 	}
 	out, err := exec.Command(binary, "sector", "seven").CombinedOutput()
-	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != exitUsage {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitUsage {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

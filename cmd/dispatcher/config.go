@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -119,30 +118,9 @@ func load(cfg any, b *bus.Config) error {
 		return errUsage{err}
 	}
 	if os.Getenv("STATE_DIR") == "" {
-		b.StateDir = defaultStateDir(b.StateDir)
+		b.StateDir = host.StateDir(b.StateDir)
 	}
 	return nil
-}
-
-// defaultStateDir is where a program keeps its state if nobody says: systemd's directory
-// for the service, the system's for root, else the user's own.
-func defaultStateDir(system string) string {
-	if dirs := os.Getenv("STATE_DIRECTORY"); dirs != "" {
-		first, _, _ := strings.Cut(dirs, ":")
-		return first
-	}
-	if os.Geteuid() == 0 {
-		return system
-	}
-	base := os.Getenv("XDG_STATE_HOME")
-	if base == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return system
-		}
-		base = filepath.Join(home, ".local", "state")
-	}
-	return filepath.Join(base, "sealfleet")
 }
 
 // withTable adds the environment variables to a command's help.

@@ -107,7 +107,7 @@ func (o *eventWriter) follow(ctx context.Context, v *verb, fromGiven bool) error
 	}
 	err := v.bus.Follow(ctx, o.from, o.take)
 	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
-		return nil // interrupted, as it must be
+		return nil //nolint:nilerr // interrupted, as it must be
 	}
 	return err
 }

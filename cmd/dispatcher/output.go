@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/dustin/go-humanize"
+	units "github.com/dustin/go-humanize" //nolint:misspell // its name
 	"github.com/spf13/cobra"
 )
 
@@ -107,5 +107,5 @@ func bytesOf(n int64) string {
 	if n == 0 {
 		return "-"
 	}
-	return humanize.IBytes(uint64(max(n, 0)))
+	return units.IBytes(uint64(max(n, 0)))
 }

@@ -17,6 +17,7 @@ import (
 	"sealfleet/internal/bus"
 	"sealfleet/internal/chain"
 	"sealfleet/internal/dispatch"
+	"sealfleet/internal/host"
 	"sealfleet/internal/logs"
 	"sealfleet/internal/version"
 	"sealfleet/internal/web"
@@ -53,7 +54,7 @@ func serve(cmd *cobra.Command) error {
 	g.Go(func() error { return site.Serve(ctx) })
 	g.Go(func() error { return hand(ctx, &cfg, site, registry, log) })
 	err = g.Wait()
-	notify("STOPPING=1")
+	host.Notify("STOPPING=1")
 	if err == nil {
 		log.Info("stopped")
 	}
@@ -98,7 +99,7 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *pro
 	site.Check("bus", func(context.Context) error { return b.Connected() })
 	site.Check("dispatcher", func(context.Context) error { return d.Ready() })
 	log.Info("dispatching", "version", version.String(), "name", cfg.Name, "groups", []string(cfg.Groups), "http", site.URL(), "chain", "development")
-	notify("READY=1")
+	host.Notify("READY=1")
 	return d.Run(ctx)
 }
 
@@ -130,7 +131,7 @@ func connectedGauge(b *bus.Bus) prometheus.Collector {
 // free tells plainly that the embedded server's port is taken; the server itself would
 // only say so in its log, after a while.
 func free(listen string) error {
-	l, err := net.Listen("tcp", listen)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return errUsage{fmt.Errorf("SERVER_LISTEN=%q: the port is taken, perhaps by another dispatcher or NATS server: choose another, or give that server's address as NATS_URL: %w", listen, err)}
 	}

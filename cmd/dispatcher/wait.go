@@ -52,7 +52,7 @@ func (w *watch) take(e phases.Event) error {
 		return nil
 	}
 	if err := s.Apply(e); err != nil {
-		return nil // it is not believed, and changes nothing
+		return nil //nolint:nilerr // it is not believed, and changes nothing
 	}
 	status := s.Status(w.policy)
 	w.over[e.Sector] = !s.Ended().IsZero() || status == phases.StatusParked
