@@ -27,7 +27,7 @@ func benchCommand() *cobra.Command {
 		kind     kindFlags
 		miner    uint64
 		list     string
-		name     string
+		engines  engineFlags
 		output   = outputJSON
 		proverID string
 		// paramsDir goes before FIL_PROOFS_PARAMETER_CACHE.
@@ -41,7 +41,8 @@ writes DIR/unsealed, DIR/sealed, DIR/cache/*, DIR/p1.json and DIR/c1.json, and p
 on stdout and nothing else there. Phases that are not asked for are taken from what DIR holds,
 whichever engine made it: --phases p2 goes on after an earlier --phases p1.`,
 		Example: `  consumer bench --proof-type 5 --cc --dir /tmp/bench
-  consumer bench --shape 16KiB --miner 1000 --sector 7 --piece data.bin --dir /tmp/bench --phases p1,p2`,
+  consumer bench --shape 16KiB --miner 1000 --sector 7 --piece data.bin --dir /tmp/bench --phases p1,p2
+  consumer bench --proof-type 5 --cc --dir /tmp/bench --engine exec:$PWD/bin/engine-filecoin --compare builtin -o table`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var faults []error
@@ -59,8 +60,8 @@ whichever engine made it: --phases p2 goes on after an earlier --phases p1.`,
 				id := sealcore.ProverID(miner)
 				b.ProverID = hex.EncodeToString(id[:])
 			}
-			if name != "builtin" {
-				faults = append(faults, fmt.Errorf("--engine %q: this release has builtin only", name))
+			if err := engines.parse(); err != nil {
+				faults = append(faults, err)
 			}
 			if err := output.check(); err != nil {
 				faults = append(faults, err)
@@ -76,10 +77,13 @@ whichever engine made it: --phases p2 goes on after an earlier --phases p1.`,
 				return errUsage{errors.Join(faults...)}
 			}
 			b.Proof = proof.Request()
+			if engines.compare != "" {
+				return runCompare(cmd, b, &engines, output)
+			}
 			if err := b.Check(); err != nil {
 				return errUsage{err}
 			}
-			b.Engine = engine.Builtin{}
+			b.Engine = engines.choice.Engine(engine.Builtin{}, engines.exec)
 			bars := newBars(cmd.ErrOrStderr())
 			report, err := b.Run(cmd.Context(), func(p phases.Step, g engine.Progress) { bars.show(string(p), g.Step, g.Done, g.Total) })
 			bars.end()
@@ -104,9 +108,9 @@ whichever engine made it: --phases p2 goes on after an earlier --phases p1.`,
 	f.BoolVar(&b.CC, "cc", false, "committed capacity: a sector of zeros")
 	f.StringVar(&b.Dir, "dir", "", "directory to work in; it is made if it is not there")
 	f.StringVar(&list, "phases", "p1,p2,p3", "phases to run: some of p1,p2,p3,p4 without a gap")
-	f.StringVar(&name, "engine", "builtin", "what does the phases: builtin")
 	f.IntVar(&b.Threads, "threads", 0, "most cores to use (default: all)")
 	f.StringVar(&paramsDir, "params-dir", "", "directory of p4's parameters (default: FIL_PROOFS_PARAMETER_CACHE, or the reference's)")
+	engines.add(cmd)
 	output.add(cmd)
 	return cmd
 }

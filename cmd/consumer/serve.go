@@ -99,7 +99,8 @@ func engineOf(cfg *consume.Config, log *slog.Logger, killed func(string)) engine
 		return engine.Noop{}
 	}
 	// The program that runs, even if an upgrade has put another one in its place.
-	return &engine.Command{Path: "/proc/self/exe", Name: "builtin", Args: []string{phaseCommand}, Log: log, Killed: killed}
+	builtin := &engine.Command{Path: "/proc/self/exe", Name: "builtin", Args: []string{phaseCommand}, Log: log, Killed: killed}
+	return cfg.Engine.Choice().Engine(builtin, cfg.Exec.Settings(log, killed))
 }
 
 func connectedGauge(b *bus.Bus) prometheus.Collector {

@@ -30,8 +30,9 @@ type Config struct {
 	FetchWait    time.Duration `env:"FETCH_WAIT" envDefault:"60s" desc:"how long one request for a task waits at the server; a task that comes is handed over at once" example:"60s"`
 	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT" envDefault:"30s" desc:"on SIGTERM, how long running phases may go on before they are stopped and handed back" example:"4h"`
 
-	Engine      EngineKind `env:"ENGINE" envDefault:"builtin" desc:"what does the phases: builtin, or noop to measure the bus" example:"builtin"`
-	Threads     int        `env:"ENGINE_THREADS" envDefault:"0" desc:"most cores that one phase uses; 0: all" example:"14"`
+	Engine      EngineKind `env:"ENGINE" envDefault:"builtin" desc:"what does the phases: builtin; exec:/path, a program for p1 to p4; p2=exec:/path,p4=exec:/path, programs for some; or noop to measure the bus" example:"p2=exec:/usr/local/bin/engine-filecoin"`
+	Exec        ExecConfig
+	Threads     int `env:"ENGINE_THREADS" envDefault:"0" desc:"most cores that one phase uses; 0: all" example:"14"`
 	Proof       ProofConfig
 	CleanSealed bool `env:"CLEAN_SEALED" envDefault:"false" desc:"p6 also removes the local sealed file, once the storage node's copy was looked at again" example:"true"`
 
@@ -73,7 +74,7 @@ func (s *SNARK) UnmarshalText(text []byte) error {
 	return fmt.Errorf("unknown: use groth16 or none")
 }
 
-// EngineKind says what does the phases.
+// EngineKind says what does the phases; engine.ParseChoice has its forms.
 type EngineKind string
 
 // The engines.
@@ -84,12 +85,11 @@ const (
 
 // UnmarshalText refuses what is not an engine.
 func (e *EngineKind) UnmarshalText(text []byte) error {
-	switch kind := EngineKind(text); kind {
-	case EngineBuiltin, EngineNoop:
-		*e = kind
-		return nil
+	if _, err := engine.ParseChoice(string(text)); err != nil {
+		return err
 	}
-	return errors.New("unknown engine: use builtin or noop")
+	*e = EngineKind(text)
+	return nil
 }
 
 // Validate fills in what the machine knows and refuses what can't work.
@@ -157,6 +157,9 @@ func (c *Config) CheckPlaces() error {
 		return nil
 	}
 	var faults []error
+	if _, err := engine.ParseChoice(string(c.Engine)); err != nil {
+		faults = append(faults, fmt.Errorf("ENGINE: %w", err))
+	}
 	if err := host.CheckDir(c.LocalDir); err != nil {
 		faults = append(faults, fmt.Errorf("LOCAL_DIR: %w", err))
 	} else if c.Supports(phases.P1) {

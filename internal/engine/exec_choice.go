@@ -41,8 +41,12 @@ const (
 // reported at once.
 func ParseChoice(text string) (Choice, error) {
 	c := Choice{text: text, exec: map[phases.Step]string{}}
-	if text == noopName {
+	switch text {
+	case noopName:
 		c.noop = true
+		return c, nil
+	case "":
+		c.text = builtinName
 		return c, nil
 	}
 	if !strings.Contains(text, "=") {
@@ -95,7 +99,7 @@ func parseProgram(text string) (path string, err error) {
 	}
 	path, found := strings.CutPrefix(text, execPrefix)
 	if !found {
-		return "", fmt.Errorf("engine %q is unknown: use builtin or exec:/path", text)
+		return "", fmt.Errorf("engine %q is unknown: use builtin, exec:/path for a program, or noop for all phases to measure the bus", text)
 	}
 	return path, checkProgram(path)
 }
