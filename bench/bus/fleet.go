@@ -72,6 +72,9 @@ func measure(ctx context.Context, o options) (report, error) {
 	defer server.Close()
 	b := &bench{options: o, done: map[stepOf]time.Time{}, free: make(chan struct{}, o.inFlight)}
 	config := bus.Config{StateDir: dir, AckWait: 2 * time.Minute, Server: server}
+	if o.tcp {
+		config.Server = nil
+	}
 	if b.events, err = bus.Connect(ctx, config, "bench-dispatcher", o.log); err != nil {
 		return report{}, err
 	}

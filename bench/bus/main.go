@@ -30,6 +30,7 @@ type options struct {
 	seconds  time.Duration
 	inFlight int
 	sync     bool
+	tcp      bool
 	log      *slog.Logger
 }
 
@@ -56,6 +57,7 @@ func main() {
 	seconds := flag.Duration("for", 8*time.Second, "length of each run")
 	inFlight := flag.Int("sectors", 200, "sectors in flight in the throughput runs")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
+	tcp := flag.Bool("tcp", false, "connect the dispatcher over TCP instead of in process")
 	verbose := flag.Bool("v", false, "log")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -71,7 +73,7 @@ func main() {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	o := options{slots: *slots, seconds: *seconds, log: slog.New(slog.DiscardHandler)}
+	o := options{slots: *slots, seconds: *seconds, tcp: *tcp, log: slog.New(slog.DiscardHandler)}
 	if *verbose {
 		o.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
