@@ -1,11 +1,14 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -116,7 +119,7 @@ func (d *Dispatcher) advance(ctx context.Context, id string, upTo uint64, why re
 		if lost == 0 && !pause(ctx, time.Duration(try+1)*time.Millisecond) {
 			return ctx.Err()
 		}
-		const tries = 50
+		const tries = 10
 		if try == tries {
 			return fmt.Errorf("sector %s: %w, %d times", id, errLost, tries)
 		}
@@ -132,11 +135,8 @@ func (d *Dispatcher) carryOut(ctx context.Context, s *sector, why reason) (lost 
 	}
 	const rounds = 20 // a sector passes eight steps; more rounds would mean that Decide does not settle
 	for range rounds {
-		actions := phases.Decide(&state, d.Policy)
-		for _, a := range actions {
-			if lost, err = d.append(ctx, s, &state, a, why); err != nil {
-				return lost, err
-			}
+		if lost, err := d.perform(ctx, s, &state, phases.Decide(&state, d.Policy), why); err != nil {
+			return lost, err
 		}
 		if err := d.publishOpen(ctx, s, &state, why); err != nil {
 			return 0, err
@@ -153,51 +153,105 @@ func (d *Dispatcher) carryOut(ctx context.Context, s *sector, why reason) (lost 
 	return 0, fmt.Errorf("sector %s does not settle: %+v", s.id, phases.Decide(&state, d.Policy))
 }
 
-// append writes the event of an action, and applies it to state.
-func (d *Dispatcher) append(ctx context.Context, s *sector, state *phases.Sector, a phases.Action, why reason) (lost uint64, err error) {
+// performed is what became of an action.
+type performed struct {
+	event     phases.Event // Seq is set once it is in the log
+	published bool         // with its task
+	lost      uint64       // with errLost
+	err       error
+}
+
+// perform carries out actions side by side (p4 and p5 need not wait for each other), and
+// applies their events to state.
+func (d *Dispatcher) perform(ctx context.Context, s *sector, state *phases.Sector, actions []phases.Action, why reason) (lost uint64, err error) {
+	all := make([]performed, len(actions))
+	var wg sync.WaitGroup
+	for i, a := range actions[min(1, len(actions)):] {
+		wg.Go(func() { all[i+1] = d.performOne(ctx, *state, a, why) })
+	}
+	if len(actions) > 0 {
+		all[0] = d.performOne(ctx, *state, actions[0], why)
+	}
+	wg.Wait()
+	slices.SortFunc(all, func(a, b performed) int { return cmp.Compare(a.event.Seq, b.event.Seq) }) // the fold wants the order of the log
+	for _, p := range all {
+		if p.event.Seq != 0 {
+			s.ahead = max(s.ahead, p.event.Seq)
+			if state.Apply(p.event) != nil && p.err == nil {
+				// Another event came between, such as a cancellation: look again with it.
+				p.lost, p.err = p.event.Seq, errLost
+			}
+		}
+		if p.published || p.event.Step.IsGate() && p.err == nil {
+			s.published[stepIndex(p.event.Step)] = p.event.ID
+		}
+		if p.err != nil && (err == nil || errors.Is(err, errLost)) {
+			lost, err = max(lost, p.lost), p.err
+		}
+	}
+	return lost, err
+}
+
+// performOne appends the event of an action and, if that issues a phase, publishes its
+// task. state is a copy.
+func (d *Dispatcher) performOne(ctx context.Context, state phases.Sector, a phases.Action, why reason) (p performed) {
 	e := a.Event(ulid.Make().String(), d.actor, time.Now().UTC())
 	if a.Kind == phases.DoIssue && a.Step == phases.P1 {
-		if e.Inputs, err = d.ticket(ctx, state); err != nil {
-			return 0, err
+		if e.Inputs, p.err = d.ticket(ctx, &state); p.err != nil {
+			return p
 		}
 	}
 	// FAIL: here nothing has happened: the event is still due.
-	if err := d.at("append " + string(a.Kind)); err != nil {
-		return 0, err
+	if p.err = d.at("append " + string(a.Kind)); p.err != nil {
+		return p
 	}
-	if lost, err = d.write(ctx, s, state, e, a.ExpectSeq); err != nil {
-		return lost, err
+	if e.Seq, p.lost, p.err = d.send(ctx, e, a.ExpectSeq); p.err != nil {
+		return p
 	}
+	p.event = e
 	if why == byCare {
 		d.Metrics.repairs.WithLabelValues(string(a.Kind)).Inc()
-		d.Log.Info("did what another dispatcher left", "sector", s.id, "phase", string(a.Step), "what", string(a.Kind))
-	}
-	if a.Step.IsGate() {
-		s.published[stepIndex(a.Step)] = e.ID
+		d.Log.Info("did what another dispatcher left", "sector", e.Sector, "phase", string(a.Step), "what", string(a.Kind))
 	}
 	// FAIL: here an issue has no task yet: whoever gets the delivery again, or looks
 	// after the sector, finds the issue open and publishes its task.
-	return 0, d.at("appended " + string(a.Kind))
+	if p.err = d.at("appended " + string(a.Kind)); p.err != nil || a.Kind != phases.DoIssue || !a.Step.IsPhase() {
+		return p
+	}
+	if state.Apply(e) != nil {
+		return p // perform finds the same
+	}
+	if task, ok := state.TaskFor(a.Step); ok {
+		p.err = d.publish(ctx, task)
+		p.published = p.err == nil
+	}
+	return p
 }
 
-// write appends an event and applies it to state.
-func (d *Dispatcher) write(ctx context.Context, s *sector, state *phases.Sector, e phases.Event, expect uint64) (lost uint64, err error) {
-	seq, err := d.bus.Append(ctx, e, expect)
+// send appends an event. errLost comes with the sequence of the event that was first.
+func (d *Dispatcher) send(ctx context.Context, e phases.Event, expect uint64) (seq, lost uint64, err error) {
+	seq, err = d.bus.Append(ctx, e, expect)
 	var conflict *bus.ConflictError
 	if errors.As(err, &conflict) {
 		if conflict.Other != nil {
 			lost = conflict.Other.Seq
 		}
-		return lost, errLost
+		return 0, lost, errLost
 	}
 	if err != nil {
-		return 0, fmt.Errorf("append %s of %s: %w", e.Type, e.Step, err)
+		return 0, 0, fmt.Errorf("append %s of %s: %w", e.Type, e.Step, err)
 	}
-	e.Seq = seq
-	s.ahead = max(s.ahead, seq)
-	if err := state.Apply(e); err != nil {
-		// Another event came between, such as a cancellation: look again with it.
-		return seq, errLost
+	return seq, 0, nil
+}
+
+// write appends an event and applies it to state.
+func (d *Dispatcher) write(ctx context.Context, s *sector, state *phases.Sector, e phases.Event, expect uint64) (lost uint64, err error) {
+	if e.Seq, lost, err = d.send(ctx, e, expect); err != nil {
+		return lost, err
+	}
+	s.ahead = max(s.ahead, e.Seq)
+	if state.Apply(e) != nil {
+		return e.Seq, errLost
 	}
 	return 0, nil
 }
