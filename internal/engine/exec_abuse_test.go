@@ -113,7 +113,8 @@ func execEngine(t *testing.T, name string, args ...string) *Exec {
 	}
 	return &Exec{
 		Path: self, Args: args, Env: []string{"SEALFLEET_TEST_ENGINE=" + name}, Grace: time.Second,
-		Limits: Limits{Memory: MemoryBytes(2 << 30), Poll: 5 * time.Millisecond},
+		Limits:  Limits{Memory: MemoryBytes(2 << 30), Poll: 5 * time.Millisecond},
+		Samples: 500, // every node of the smallest sectors
 	}
 }
 

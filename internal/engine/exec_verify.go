@@ -28,8 +28,8 @@ import (
 //     of tree D's leaves and of the copy in the sealed file is compared and hashed. Of tree
 //     D's upper rows and of every layer's labels a sample is computed again (exec_verify_p1.go).
 //   - p2: CommR from p_aux; the roots of tree C and tree R from their files; t_aux; and for a
-//     sample of nodes the whole vanilla proof under challenges that the program could not
-//     foresee: labels, columns, encoding, and the paths in all three trees.
+//     sample of nodes that the program could not foresee the whole vanilla proof
+//     (seal.SpotCheck): labels, columns, encoding, and the paths in all three trees.
 //   - p3: the JSON in full: whose it is, and every vanilla proof.
 //   - p4: the proof, by the verifying key.
 //
@@ -143,20 +143,15 @@ func (v *verifier) check2(ctx context.Context) (map[string]string, error) {
 		return nil, fmt.Errorf("p_aux: %w", err)
 	}
 
-	// The proof that the chain will ask for, under seeds drawn after the files were written. A
-	// piece as large as the sector has the sector's commitment.
-	whole := []seal.PieceInfo{{UnpaddedSize: p.UnpaddedSize(), CommP: commD}}
-	samples := min(uint64(v.engine.samples()), p.Nodes())
-	each := uint64(p.Challenges * p.Partitions)
-	for done := uint64(0); done < samples; done += each {
-		v.progress(Progress{Step: "verify", Done: done, Total: samples})
-		var seed sealcore.Domain
-		if _, err := rand.Read(seed[:31]); err != nil {
-			return nil, err
-		}
-		if _, err := seal.P3(ctx, v.sector, commD, commR, seed, whole, v.paths, v.opts); err != nil {
-			return nil, fmt.Errorf("a test proof over its files: %w", err)
-		}
+	// What p3 would be asked for, under a seed drawn after the files were written.
+	var seed sealcore.Domain
+	if _, err := rand.Read(seed[:]); err != nil {
+		return nil, err
+	}
+	o := v.opts
+	o.Progress = func(_ string, done, total uint64) { v.progress(Progress{Step: "verify", Done: done, Total: total}) }
+	if err := seal.SpotCheck(ctx, v.sector, commD, commR, seed, v.engine.samples(), v.paths, o); err != nil {
+		return nil, err
 	}
 	return map[string]string{
 		"comm_r": hex.EncodeToString(commR[:]), "comm_c": hex.EncodeToString(aux.CommC[:]), "comm_r_last": hex.EncodeToString(aux.CommRLast[:]),
