@@ -23,6 +23,14 @@ help: ## list the targets
 build: ## build bin/dispatcher, bin/consumer and bin/demo
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
+# FEATURES=cuda or FEATURES=opencl builds the GPU code of the reference in.
+.PHONY: engine-filecoin
+engine-filecoin: ## build bin/engine-filecoin, the reference implementation as an engine (needs Rust; FEATURES=cuda for GPUs; docs/engines.md)
+	@command -v cargo >/dev/null || { echo "no cargo: install Rust first (https://rustup.rs)"; exit 1; }
+	cd engines/filecoin-proofs && RUSTFLAGS="$${RUSTFLAGS--C target-cpu=native}" cargo build --release --locked $(if $(FEATURES),--features $(FEATURES))
+	@mkdir -p bin
+	cp "$${CARGO_TARGET_DIR:-engines/filecoin-proofs/target}/release/sealfleet-engine-filecoin-proofs" bin/engine-filecoin
+
 .PHONY: demo
 demo: build ## seal a real 2 KiB sector from p1 to p6 on this machine, with progress on the screen
 	./bin/demo

@@ -99,7 +99,9 @@ fn run() -> i32 {
     request.configure_libraries();
     std::thread::spawn(die_with_parent);
 
-    let result = catch_unwind(AssertUnwindSafe(|| phases::run(&request, &lines))).unwrap_or_else(|panic| {
+    let verify = std::env::args().nth(1).is_some_and(|word| word == "verify");
+    let work = || if verify { phases::verify(&request) } else { phases::run(&request, &lines) };
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<String>()
             .cloned()

@@ -238,6 +238,20 @@ fn p4(r: &Request, proof: RegisteredSealProof, _: &Lines) -> Result<Outputs, Fau
     ]))
 }
 
+/// Not a phase: tells whether the reference accepts the proof in the request's inputs, as
+/// the chain would. `sealfleet-engine-filecoin-proofs verify` with the request of p4 on
+/// stdin, for tests and doubting operators.
+pub fn verify(r: &Request) -> Result<Outputs, Fault> {
+    let proof = hex::decode(r.input("proof")?).map_err(|e| Fault::bad_request(format!("proof: {e}")))?;
+    let accepted = seal::verify_seal(
+        r.proof()?, r.input32("comm_r")?, r.input32("comm_d")?, r.prover()?, SectorId::from(r.number), r.input32("ticket")?,
+        r.input32("seed")?, &proof)?;
+    if !accepted {
+        return Err(Fault::new("proof_refused", "permanent", "the reference refuses the proof".into()));
+    }
+    Ok(BTreeMap::from([("accepted", "true".into())]))
+}
+
 fn path_text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8: rename it", path.display()))
 }
