@@ -521,6 +521,133 @@ func TestWorkKeepsASectorsOrderAndSharesBetweenDispatchers(t *testing.T) {
 	}
 }
 
+// A dispatcher that stops gives back what it took ahead, before the ack wait.
+func TestWorkGivesBackWhatItDidNotDo(t *testing.T) {
+	f := newFleet(t, nil)
+	c, err := f.js.Consumer(testContext(t), EventsStream, DispatcherDurable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := c.CachedInfo().Config
+	long.AckWait = 100 * patience // so that nothing comes by waiting for it
+	if _, err := f.js.UpdateConsumer(testContext(t), EventsStream, long); err != nil {
+		t.Fatal(err)
+	}
+	const events = 30
+	for n := range events {
+		e := event(phases.Done, phases.P1, "host1")
+		e.Sector = phases.SectorID(1000, uint64(n))
+		if _, err := f.Append(testContext(t), e, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, stop := context.WithCancel(testContext(t))
+	err = f.Work(first, func(_ context.Context, d Delivery) {
+		stop() // with nothing acknowledged
+		_ = d.Nak(0)
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(testContext(t))
+	second := connect(t, Config{StateDir: f.dir}, "dispatcher-b")
+	const sectors, each = 20, 8
+	var mu sync.Mutex
+	seen := map[string][]uint64{}
+	total := 0
+	handle := func(_ context.Context, d Delivery) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[d.Event.Sector] = append(seen[d.Event.Sector], d.Event.Seq)
+		if err := d.Ack(); err != nil {
+			t.Error(err)
+		}
+		if total++; total == sectors*each {
+			cancel()
+		}
+	}
+	for i := range each {
+		for n := range sectors {
+			e := event(phases.Done, phases.Steps()[i], "host1")
+			e.Sector = phases.SectorID(1000, uint64(n))
+			if _, err := f.Append(ctx, e, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var all sync.WaitGroup
+	for _, b := range []*Bus{f.Bus, second} {
+		all.Go(func() {
+			if err := b.Work(ctx, handle); !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if total != sectors*each {
+		t.Fatalf("%d deliveries, want %d", total, sectors*each)
+	}
+	had := map[uint64]bool{}
+	for s, seqs := range seen {
+		for _, q := range seqs {
+			if had[q] {
+				t.Fatalf("event %d of %s was given out twice", q, s)
+			}
+			had[q] = true
+		}
+	}
+}
+
+// A dispatcher that stops gives back what it took ahead, before the ack wait.
+func TestWorkGivesBackWhatItDidNotDo(t *testing.T) {
+	f := newFleet(t, nil)
+	c, err := f.js.Consumer(testContext(t), EventsStream, DispatcherDurable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := c.CachedInfo().Config
+	long.AckWait = 100 * patience // so that nothing comes by waiting for it
+	if _, err := f.js.UpdateConsumer(testContext(t), EventsStream, long); err != nil {
+		t.Fatal(err)
+	}
+	const events = 30
+	for n := range events {
+		e := event(phases.Done, phases.P1, "host1")
+		e.Sector = phases.SectorID(1000, uint64(n))
+		if _, err := f.Append(testContext(t), e, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, stop := context.WithCancel(testContext(t))
+	err = f.Work(first, func(_ context.Context, d Delivery) {
+		stop() // with nothing acknowledged
+		_ = d.Nak(0)
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	c, err := f.js.Consumer(testContext(t), EventsStream, DispatcherDurable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lapsed := time.Now().Add(dispatcherAckWait)
+	ctx, cancel := context.WithCancel(testContext(t))
+	second := connect(t, Config{StateDir: f.dir}, "dispatcher-b")
+	var mu sync.Mutex
+	got := map[string]bool{}
+	err = second.Work(ctx, func(_ context.Context, d Delivery) {
+		mu.Lock()
+		defer mu.Unlock()
+		if got[d.Event.Sector] = true; len(got) == events {
+			cancel()
+		}
+		_ = d.Ack()
+	})
+	if !errors.Is(err, context.Canceled) || len(got) != events {
+		t.Fatalf("%d of %d events came: %v", len(got), events, err)
+	}
+}
+
 func TestArchive(t *testing.T) {
 	f := newFleet(t, nil)
 	ctx := testContext(t)

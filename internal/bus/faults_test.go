@@ -309,6 +309,14 @@ func TestTheEmbeddedServerRefuses(t *testing.T) {
 	if _, err := StartEmbedded(ServerConfig{Listen: "127.0.0.1:0"}, testLog(t)); err == nil || !strings.Contains(err.Error(), "STATE_DIR") {
 		t.Errorf("without a directory: %v", err)
 	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close() //nolint:errcheck // a test's
+	if _, err := StartEmbedded(ServerConfig{Listen: taken.Addr().String(), StateDir: dir}, testLog(t)); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("on an address that is in use: %v", err)
+	}
 	s, err := StartEmbedded(ServerConfig{Listen: "127.0.0.1:0", StateDir: dir}, testLog(t))
 	if err != nil {
 		t.Fatal(err)

@@ -121,10 +121,18 @@ func (s *Server) run(c ServerConfig, host string, port int, log *slog.Logger) er
 	if s.ns, err = server.NewServer(o); err != nil {
 		return fmt.Errorf("embedded NATS server: %w", err)
 	}
-	s.ns.SetLoggerV2(serverLog{log}, false, false, false)
+	lines := &serverLog{log: log, fatal: make(chan string, 1)}
+	s.ns.SetLoggerV2(lines, false, false, false)
 	go s.ns.Start()
-	if !s.ns.ReadyForConnections(startTimeout) {
-		return fmt.Errorf("the embedded NATS server did not start on %s within %s: see the lines above; is the address in use?", c.Listen, startTimeout)
+	for began := time.Now(); !s.ns.ReadyForConnections(100 * time.Millisecond); {
+		select {
+		case why := <-lines.fatal:
+			return fmt.Errorf("the embedded NATS server cannot run on SERVER_LISTEN=%q with its store in %s: %s", c.Listen, o.StoreDir, why)
+		default:
+		}
+		if time.Since(began) > startTimeout {
+			return fmt.Errorf("the embedded NATS server did not start within %s: see the lines above", startTimeout)
+		}
 	}
 	s.local = local{URL: s.url(host, c.Cert != ""), DispatcherSeed: filepath.Base(s.DispatcherSeed()), HostSeed: filepath.Base(s.HostSeed()), PID: os.Getpid()}
 	return s.local.write(s.dir)

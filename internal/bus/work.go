@@ -88,6 +88,12 @@ func (b *Bus) consumeWork(ctx context.Context, w *workers) error {
 	defer cc.Stop()
 	select {
 	case <-ctx.Done():
+		// What was taken ahead goes back at once, for the other dispatchers.
+		cc.Drain()
+		select {
+		case <-cc.Closed():
+		case <-time.After(time.Second):
+		}
 		return ctx.Err()
 	case <-cc.Closed():
 		return errors.New("the subscription ended")
@@ -107,6 +113,10 @@ type workers struct {
 }
 
 func (w *workers) take(m jetstream.Msg) {
+	if w.ctx.Err() != nil {
+		_ = m.Nak() // lost: it comes again later
+		return
+	}
 	if phases.QuietEvent(m.Data()) {
 		_ = m.Ack() // lost: it comes again
 		return
@@ -124,6 +134,7 @@ func (w *workers) take(m jetstream.Msg) {
 	select {
 	case w.room <- struct{}{}:
 	case <-w.ctx.Done():
+		_ = m.Nak() // lost: it comes again later
 		return
 	}
 	w.mu.Lock()
@@ -150,6 +161,8 @@ func (w *workers) run(sector string) {
 		w.mu.Unlock()
 		if w.ctx.Err() == nil {
 			w.fn(w.ctx, queue[0])
+		} else {
+			_ = queue[0].msg.Nak() // lost: it comes again later
 		}
 		<-w.room
 	}

