@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"sealfleet/internal/bus"
 	"sealfleet/internal/phases"
@@ -220,6 +222,42 @@ func TestSealAndLook(t *testing.T) {
 		t.Errorf("/readyz: %v %v", res, err)
 	}
 	_ = res.Body.Close()
+	testMetricsPage(t, url)
+}
+
+// Prometheus's own linter has nothing to say about our names, and no sector is in a label.
+func testMetricsPage(t *testing.T, url string) {
+	t.Helper()
+	res, err := http.Get(url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	page, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := promlint.New(bytes.NewReader(page)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "sealfleet_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+	for _, want := range []string{
+		`sealfleet_sectors{group="group1",state="finished"} 2`, `sealfleet_events_total{phase="p6",type="done"}`,
+		`sealfleet_tasks_issued_total{group="group1",phase="p4"} 2`, "sealfleet_bus_connected 1", `sealfleet_build_info{`,
+		`sealfleet_phase_wait_seconds_bucket{group="group1",phase="p1",le="216000"}`,
+	} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("/metrics has no %s", want)
+		}
+	}
+	if strings.Contains(string(page), "s-t01000") {
+		t.Error("a sector's id is in a label")
+	}
 }
 
 func testOperate(t *testing.T) {
