@@ -33,11 +33,19 @@ engine-filecoin: ## build bin/engine-filecoin, the reference implementation as a
 
 .PHONY: demo
 demo: build ## seal a real 2 KiB sector from p1 to p6 on this machine, with progress on the screen
-	./bin/demo
+	FIL_PROOFS_PARAMETER_CACHE=$(PARAMS_DIR) ./bin/demo
+
+.PHONY: params
+params: build ## make development parameters for 2 KiB sectors once (about a minute)
+	FIL_PROOFS_PARAMETER_CACHE=$(PARAMS_DIR) ./bin/consumer params --proof-type 5
+
+.PHONY: docs
+docs: ## write the README's tables of settings anew
+	UPDATE_DOCS=1 go test -p 1 -count=1 -run TestReadmeHasTheSettings ./cmd/...
 
 .PHONY: test
-test: $(TOOLS)/gotestsum $(TOOLS)/nats ## run all tests (a real NATS server, real child processes, real sectors)
-	NATS_CLI=$(TOOLS)/nats $(TOOLS)/gotestsum --format pkgname -- -timeout 30m ./...
+test: params $(TOOLS)/gotestsum $(TOOLS)/nats ## run all tests (a real NATS server, real child processes, real sectors, a real SNARK)
+	NATS_CLI=$(TOOLS)/nats SEALFLEET_PARAMS_DIR=$(PARAMS_DIR) $(TOOLS)/gotestsum --format pkgname -- -timeout 30m ./...
 
 .PHONY: test-race
 test-race: $(TOOLS)/gotestsum $(TOOLS)/nats ## run the tests of the fleet's rooms under the race detector
