@@ -32,6 +32,9 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == phaseCommand {
 		os.Exit(runPhase()) // before anything costs memory: there may be hundreds of us
 	}
+	if len(os.Args) == 2 && os.Args[1] == probeCommand {
+		os.Exit(runProbe())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		<-ctx.Done()
@@ -83,11 +86,11 @@ func newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
-	root.AddCommand(serveCommand(), benchCommand(), circuitCommand(), paramsCommand(), versionCommand(), manCommand())
+	root.AddCommand(serveCommand(), doctorCommand(), benchCommand(), circuitCommand(), paramsCommand(), versionCommand(), manCommand())
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, a []string) {
 		help(cmd, a)
-		if cmd.Name() != "serve" && cmd.Name() != "consumer" {
+		if cmd.Name() != "serve" && cmd.Name() != "doctor" && cmd.Name() != "consumer" {
 			return
 		}
 		out := cmd.OutOrStdout()

@@ -38,7 +38,7 @@ func serve(cmd *cobra.Command) error {
 	if err := load(&cfg); err != nil {
 		return err
 	}
-	if err := cfg.CheckPlaces(); err != nil {
+	if err := cfg.CheckNodes(); err != nil {
 		return errUsage{err}
 	}
 	log := logs.New(cmd.ErrOrStderr(), cfg.Log).With(logs.Host, cfg.HostName)
@@ -48,8 +48,13 @@ func serve(cmd *cobra.Command) error {
 		return errUsage{err}
 	}
 	site.Check("bus", func(context.Context) error { return errors.New("connecting to NATS") })
-	site.Check("places", func(context.Context) error { return cfg.CheckPlaces() })
 	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	rounds, err := checkHost(ctx, &cfg, registry, log)
+	if err != nil {
+		return err
+	}
+	site.Check("doctor", func(context.Context) error { return rounds.ready() })
 	g, _ := errgroup.WithContext(ctx)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx)) // a drain is watched through it
 	g.Go(func() error {
@@ -57,7 +62,7 @@ func serve(cmd *cobra.Command) error {
 		cancel() // nothing without it
 		return err
 	})
-	err = work(ctx, &cfg, site, registry, log)
+	err = work(ctx, &cfg, rounds, site, registry, log)
 	host.Notify("STOPPING=1")
 	cancel()
 	stopServing()
@@ -68,7 +73,7 @@ func serve(cmd *cobra.Command) error {
 const nameWait = 1500 * time.Millisecond
 
 // work runs everything that needs the bus.
-func work(ctx context.Context, cfg *consume.Config, site *web.Server, registry *prometheus.Registry, log *slog.Logger) error {
+func work(ctx context.Context, cfg *consume.Config, rounds *rounds, site *web.Server, registry *prometheus.Registry, log *slog.Logger) error {
 	b, err := bus.Connect(ctx, cfg.Bus, cfg.HostName, log)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -86,9 +91,11 @@ func work(ctx context.Context, cfg *consume.Config, site *web.Server, registry *
 	var self atomic.Pointer[consume.Consumer]
 	c := consume.New(*cfg, b, engineOf(cfg, log, func(why string) { self.Load().Killed(why) }), registry, log)
 	self.Store(c)
+	defer rounds.begin(ctx, c, b, registry)()
 	registry.MustRegister(connectedGauge(b))
 	site.Check("bus", func(context.Context) error { return b.Connected() })
 	site.Check("queues", func(context.Context) error { return c.Ready() })
+	site.Check("admission", func(context.Context) error { return c.Waiting() })
 	log.Info("consuming", "version", version.String(), "ip", cfg.IP, "http", site.URL(), "engine", string(cfg.Engine))
 	host.Notify("READY=1")
 	return c.Run(ctx)

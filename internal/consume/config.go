@@ -36,6 +36,8 @@ type Config struct {
 	Proof       ProofConfig
 	CleanSealed bool `env:"CLEAN_SEALED" envDefault:"false" desc:"p6 also removes the local sealed file, once the storage node's copy was looked at again" example:"true"`
 
+	Doctor host.Settings
+
 	HTTPListen string `env:"HTTP_LISTEN" envDefault:"127.0.0.1:9471" desc:"address of /metrics, /livez and /readyz; off: none" example:"127.0.0.1:9471"`
 	HTTP       web.Access
 	Bus        bus.Config
@@ -132,6 +134,9 @@ func (c *Config) Validate() error {
 	}
 	if c.FetchWait < time.Second || c.FetchWait > time.Hour {
 		faults = append(faults, fault("FETCH_WAIT", c.FetchWait.String(), "60s", "use 1s to 1h"))
+	}
+	if err := c.Doctor.Check(); err != nil {
+		faults = append(faults, err)
 	}
 	if c.DrainTimeout < 0 {
 		faults = append(faults, fault("DRAIN_TIMEOUT", c.DrainTimeout.String(), "4h", "must be 0s or more"))

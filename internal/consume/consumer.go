@@ -45,6 +45,8 @@ type Consumer struct {
 	log     *slog.Logger
 	metrics *metrics
 	shares  *shares
+	// admission decides whether a task may begin; nil: always.
+	admission *admission
 
 	running sync.Map // chain → *job: what this process holds
 	problem atomic.Pointer[string]

@@ -38,8 +38,9 @@ type job struct {
 	lastID  string // our last event
 	lastSeq uint64
 
-	note progressNote
-	poke chan struct{} // asks for a heartbeat now
+	note  progressNote
+	cores []int         // to run on; none: any
+	poke  chan struct{} // asks for a heartbeat now
 }
 
 // do deals with a task from its delivery to its acknowledgement. work ends when the
@@ -60,9 +61,17 @@ func (c *Consumer) do(work context.Context, l *bus.Lease) {
 	if c.hooks.delivered != nil {
 		c.hooks.delivered(l)
 	}
+	place, err := c.admission.enter(work, t)
+	if err != nil {
+		c.admission.delay(j, err)
+		return
+	}
+	defer place.leave()
 	if !j.claim(work) {
 		return
 	}
+	c.admission.begun(t)
+	j.cores = place.cores
 	outcome := j.run(work)
 	j.end(work, outcome)
 	if c.hooks.outcome != nil {
@@ -287,6 +296,7 @@ func (j *job) perform(ctx context.Context) (result engine.Result, err error) {
 		return engine.Result{}, err
 	}
 	defer leave()
+	req.Cores = j.cores
 	result, err = j.c.engine.Run(ctx, req, j.note.set)
 	if err == nil && j.task.Step == phases.P1 {
 		// The other phases find the sector below this host's directory of the share.

@@ -91,9 +91,13 @@ func (p *pool) pump(ctx context.Context) <-chan time.Time {
 		if p.free <= p.probing {
 			break
 		}
-		if wait := time.Until(q.retryAt); wait > 0 {
-			if next.IsZero() || q.retryAt.Before(next) {
-				next = q.retryAt
+		due := q.retryAt
+		if rests := p.c.admission.rests(q.group, q.step); rests.After(due) {
+			due = rests
+		}
+		if wait := time.Until(due); wait > 0 {
+			if next.IsZero() || due.Before(next) {
+				next = due
 			}
 			continue
 		}

@@ -35,7 +35,10 @@ func (c *Consumer) request(ctx context.Context, t phases.Task) (r engine.Request
 	switch t.Step {
 	case phases.P1:
 		layout.IP = c.cfg.IP
-		err = layout.Make()
+		if err = layout.Make(); err == nil {
+			// p6 deletes only on the file system that p1 wrote to.
+			err = recordOrigin(c.cfg.share(layout.IP), layout.Cache(), c.cfg.HostName)
+		}
 	case phases.P2:
 		// The share exists, or p1 did not run there; but a P2 host may have another user.
 		if layout.IP != "" {

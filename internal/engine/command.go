@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
 )
 
@@ -50,7 +51,7 @@ func (c *Command) Run(ctx context.Context, r Request, progress func(Progress)) (
 	if err := ctx.Err(); err != nil {
 		return Result{}, context.Cause(ctx)
 	}
-	ch, err := c.start(r.Phase)
+	ch, err := c.start(r.Phase, r.Cores)
 	if err != nil {
 		return Result{}, failf("engine_start", phases.Retryable, "cannot start engine %s: %v", c.name(), err)
 	}
@@ -166,7 +167,7 @@ type child struct {
 	guard  *guard        // nil: no limits
 }
 
-func (c *Command) start(p phases.Step) (*child, error) {
+func (c *Command) start(p phases.Step, cores []int) (*child, error) {
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -182,7 +183,10 @@ func (c *Command) start(p phases.Step) (*child, error) {
 	ch.cmd.Stdin, ch.cmd.Stdout, ch.cmd.Stderr = inR, outW, ch.stderr
 	ch.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	ch.cmd.WaitDelay = time.Second // for a descendant that left the group with our stderr
-	err = ch.cmd.Start()
+	pinErr, err := host.StartOn(cores, ch.cmd.Start)
+	if pinErr != nil && c.Log != nil {
+		c.Log.Warn("the kernel does not let an engine keep to its cores", "cores", cores, "error", pinErr)
+	}
 	inR.Close()
 	outW.Close()
 	if err != nil {

@@ -79,6 +79,8 @@ type Request struct {
 
 	// Limits, if set, brings new values of Copy.BytesPerSec while p5 runs.
 	Limits <-chan int64 `json:"-"`
+	// Cores are those that a child process runs on; none: any.
+	Cores []int `json:"-"`
 }
 
 // Paths are a sector's places.

@@ -39,8 +39,8 @@ const (
 // sizes were measured, those of 32 and 64 GiB follow from 180 challenges over 11 layers and from
 // 130 million constraints (groth16.MemoryNeed).
 var sizes = []size{
-	{"2KiB", 2 * kib, 2, 1330, 190, 1 * mib, 64 * mib, 64 * mib, 640 * mib},
-	{"8MiB", 8 * mib, 2, 1150, 3, 1 * mib, 128 * mib, 64 * mib, 650 * mib},
+	{"2KiB", 2 * kib, 2, 1330, 190, 1 * mib, 32 * mib, 32 * mib, 640 * mib},
+	{"8MiB", 8 * mib, 2, 1150, 3, 1 * mib, 64 * mib, 32 * mib, 650 * mib},
 	{"512MiB", 512 * mib, 2, 1150, 3, 2 * mib, 2 * gib, 256 * mib, 1100 * mib},
 	{"32GiB", 32 * gib, 11, 1150, 3, 256 * mib, 4 * gib, 1 * gib, 15 * gib},
 	{"64GiB", 64 * gib, 11, 1150, 3, 256 * mib, 4 * gib, 1 * gib, 15 * gib},
@@ -61,7 +61,7 @@ func NeedOf(sector uint64, p phases.Step) (Need, bool) {
 }
 
 func (s size) need(sector uint64, p phases.Step) Need {
-	n := Need{Memory: 64 * mib, Cores: 1}
+	n := Need{Memory: 32 * mib, Cores: 1}
 	parts := func(thousandths uint64) uint64 {
 		return sector/1000*thousandths + sector%1000*thousandths/1000 + slack
 	}
@@ -70,7 +70,9 @@ func (s size) need(sector uint64, p phases.Step) Need {
 		// The labels; tree D, which has the data's leaves and as many again above them; the
 		// unsealed file; and its copy, which p2 encodes.
 		n.Scratch = sector*(s.layers+4) + slack
-		n.Memory = 128 * mib
+		if sector >= 512*mib {
+			n.Memory = 128 * mib
+		}
 		n.Cache = 2 * sector // the layer that is written and the one before it
 	case phases.P2:
 		// The trees, and the replica a second time under a temporary name until it is whole.

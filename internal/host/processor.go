@@ -82,15 +82,15 @@ func checkProcessor(sector uint64, rate float64, extensions bool) Finding {
 		size = 32 * gib
 	}
 	t := time.Duration(p1Seconds(size, rate, extensions) * float64(time.Second))
-	took := t.Round(time.Minute).String()
-	if t < time.Minute {
-		took = t.Round(time.Millisecond).String()
+	took := t.Round(time.Millisecond).String()
+	if t >= time.Hour {
+		took = fmt.Sprintf("%.1f h", t.Hours())
 	}
 	with := "SHA extensions"
 	if !extensions {
 		with = "no SHA extensions"
 	}
-	evidence := fmt.Sprintf("%s, SHA-256 %.2f GB/s on one core: p1 of %s takes about %s (in the field: 3h of 32GiB with SHA extensions, 32h without)",
+	evidence := fmt.Sprintf("%s, SHA-256 %.2f GB/s on one core: p1 of %s takes about %s (in the field: 3 h of 32GiB with SHA extensions, 32 h without)",
 		with, rate/1e9, SizeName(size), took)
 	mend := "run p1 on a processor with SHA extensions (AMD Zen, Intel Ice Lake or later), and take p1 out of WORKERS here"
 	switch {
