@@ -24,7 +24,7 @@ type Config struct {
 	IP       string  `env:"IP" desc:"own address, which names the directory of what p1 writes (LOCAL_DIR/nfs/IP); empty: the address of the default route" example:"10.10.13.22"`
 
 	LocalDir  string `env:"LOCAL_DIR" envDefault:"/sealer" desc:"directory with the shares of the group's P1 hosts" example:"/sealer"`
-	Nodes     Nodes  `env:"STORAGE_NODES" desc:"storage nodes for p5 and where they are mounted here" example:"node1=/mnt/node1,node2=/mnt/node2"`
+	Nodes     Nodes  `env:"STORAGE_NODES" desc:"storage nodes for p5: name=/directory or name=s3://bucket/prefix, with commas between; after each, behind semicolons: weight=2, groups=group1|group2, deny=group3, readonly, limit=200 (MB/s), keep=100GiB; of s3 also endpoint, region, credentials" example:"node1=/mnt/node1;weight=2,node2=/mnt/node2"`
 	CopyLimit int64  `env:"COPY_LIMIT_MB_PER_SEC" envDefault:"500" desc:"most that all copies of this host move together, 10^6 bytes per second, reading back included; 0: unlimited" example:"500"`
 
 	FetchWait    time.Duration `env:"FETCH_WAIT" envDefault:"60s" desc:"how long one request for a task waits at the server; a task that comes is handed over at once" example:"60s"`
@@ -35,6 +35,9 @@ type Config struct {
 	Threads     int `env:"ENGINE_THREADS" envDefault:"0" desc:"most cores that one phase uses; 0: all" example:"14"`
 	Proof       ProofConfig
 	CleanSealed bool `env:"CLEAN_SEALED" envDefault:"false" desc:"p6 also removes the local sealed file, once the storage node's copy was looked at again" example:"true"`
+
+	SpotCheck int `env:"SPOT_CHECK_NODES" envDefault:"16" desc:"nodes of a sector that are recomputed right after p2, before it counts as done; 0: none" example:"16"`
+	Audit     AuditConfig
 
 	Doctor host.Settings
 
@@ -127,6 +130,7 @@ func (c *Config) Validate() error {
 	}{
 		{"COPY_LIMIT_MB_PER_SEC", "500", c.CopyLimit}, {"ENGINE_THREADS", "14", int64(c.Threads)},
 		{"BELLMAN_PROOF_THREADS", "3", int64(c.Proof.Threads)},
+		{"SPOT_CHECK_NODES", "16", int64(c.SpotCheck)}, {"AUDIT_SAMPLES", "16", int64(c.Audit.Samples)},
 	} {
 		if n.value < 0 || n.value > 1<<30 {
 			faults = append(faults, fault(n.name, fmt.Sprint(n.value), n.example, "must be 0 or more"))
@@ -140,6 +144,9 @@ func (c *Config) Validate() error {
 	}
 	if c.DrainTimeout < 0 {
 		faults = append(faults, fault("DRAIN_TIMEOUT", c.DrainTimeout.String(), "4h", "must be 0s or more"))
+	}
+	if i := c.Audit.Interval; i != 0 && i < time.Second {
+		faults = append(faults, fault("AUDIT_INTERVAL", i.String(), "1h", "use 1s or more, or 0s for none"))
 	}
 	return errors.Join(faults...)
 }
@@ -186,6 +193,9 @@ func (c *Config) CheckPlaces() error {
 				Err: errors.New("empty, but WORKERS has slots for p5: name at least one storage node")})
 		}
 		for _, n := range c.Nodes {
+			if n.IsS3() || n.ReadOnly {
+				continue
+			}
 			if err := host.CheckDir(n.Dir); err != nil {
 				faults = append(faults, fmt.Errorf("STORAGE_NODES: %s: %w", n.Name, err))
 			}

@@ -478,14 +478,14 @@ func TestTwoConsumersWithOneName(t *testing.T) {
 
 func TestCopyShares(t *testing.T) {
 	s := newShares(900)
-	a, aCh, leaveA := s.join()
-	b, bCh, leaveB := s.join()
-	c, _, leaveC := s.join()
+	a, aCh, leaveA := s.join("node1")
+	b, bCh, leaveB := s.join("node1")
+	c, _, leaveC := s.join("node1")
 	if a != 900 || b != 450 || c != 300 || <-aCh != 300 || <-bCh != 300 {
 		t.Error(a, b, c)
 	}
 	leaveC()
-	s.set(1000)
+	s.set(1000, nil)
 	if <-aCh != 500 || <-bCh != 500 { // only the newest
 		t.Error("after set")
 	}
@@ -493,7 +493,7 @@ func TestCopyShares(t *testing.T) {
 	if <-aCh != 1000 {
 		t.Error("after leave")
 	}
-	s.set(0)
+	s.set(0, nil)
 	if <-aCh != 0 {
 		t.Error("unlimited")
 	}

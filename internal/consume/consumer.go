@@ -97,6 +97,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 		slots += w.Num
 		pools.Go(func() { p.run(ctx, work) })
 	}
+	var loops sync.WaitGroup
+	defer func() { stop(nil); loops.Wait() }()
+	loops.Go(func() { c.followLimits(work) })
+	loops.Go(func() { c.auditLoop(work) })
 	c.log.Info("consumer is up", "slots", slots, "workers", c.cfg.Workers.String(), "groups", c.cfg.Groups)
 	<-ctx.Done()
 	quiet := make(chan struct{})

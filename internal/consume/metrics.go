@@ -12,6 +12,7 @@ type metrics struct {
 	freed      prometheus.Counter
 	kills      *prometheus.CounterVec
 	heartbeats *prometheus.CounterVec
+	audits     *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -43,6 +44,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "sealfleet_heartbeat_failures_total", Help: "Heartbeats that failed: lost (another host's claim was found) or unreachable.",
 		}, []string{"reason"}),
 	}
+	m.audits = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sealfleet_storage_audits_total", Help: "Stored sectors that were audited on schedule, by result: ok, bad (cannot answer for its CommR), unreadable or unknown.",
+	}, []string{"result"})
+	for _, result := range []string{AuditOK, AuditBad, AuditUnreadable, AuditUnknown} {
+		m.audits.WithLabelValues(result)
+	}
+	r.MustRegister(m.audits)
 	r.MustRegister(m.slots, m.busy, m.attempts, m.runSeconds, m.copied, m.freed, m.kills, m.heartbeats)
 	for _, why := range []string{"cancelled", "hung", "protocol"} {
 		m.kills.WithLabelValues(why)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	"sealfleet/internal/engine"
-	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/storage"
@@ -44,6 +43,7 @@ func (c *Consumer) request(ctx context.Context, t phases.Task) (r engine.Request
 		if layout.IP != "" {
 			err = layout.Make()
 		}
+		r.SpotCheck = c.cfg.SpotCheck
 	case phases.P4:
 		how := c.cfg.Proof.Request()
 		r.Proof = &how
@@ -66,36 +66,36 @@ func (c *Consumer) request(ctx context.Context, t phases.Task) (r engine.Request
 	return r, leave, err
 }
 
-// copyTo chooses p5's storage node: the one that was submitted, else the one with most
-// room.
+// copyTo chooses p5's storage node: the one that was submitted, if the group may use it,
+// else by Nodes.choose.
 func (c *Consumer) copyTo(t phases.Task, r *engine.Request) (*engine.Copy, func(), error) {
 	nothing := func() {}
-	var node Node
+	params, err := sealcore.ForProofType(t.Spec.ProofType)
+	if err != nil {
+		return nil, nothing, fail("bad_request", phases.Permanent, "%v", err)
+	}
+	nodes := c.cfg.Nodes
 	if name := t.Spec.StorageNode; name != "" {
-		var err error
-		if node, err = c.cfg.Nodes.find(name); err != nil {
+		node, err := nodes.find(name)
+		if err != nil {
 			return nil, nothing, fail("node_unknown", phases.Retryable, "%v", err)
 		}
-	} else {
-		most := int64(-1)
-		for _, n := range c.cfg.Nodes {
-			if free, err := host.FreeBytes(n.Dir); err == nil && free > most {
-				node, most = n, free
-			}
-		}
-		if most < 0 {
-			return nil, nothing, fail("storage_away", phases.Transient, "no storage node can be reached: look at the mounts of STORAGE_NODES")
-		}
+		nodes = Nodes{node}
 	}
-	first, changes, leave := c.shares.join()
+	node, err := nodes.choose(t.Group, t.Sector, int64(params.SectorSize), roomOf)
+	if err != nil {
+		return nil, nothing, err
+	}
+	first, changes, leave := c.shares.join(node.Name)
 	r.Limits = changes
-	return &engine.Copy{Node: node.Name, Dir: node.Dir, BytesPerSec: first}, leave, nil
+	return &engine.Copy{Node: node.Name, Dir: node.Dir, S3: node.S3, BytesPerSec: first, Samples: c.cfg.Audit.Samples}, leave, nil
 }
 
 // cleanOf tells what p6 may remove. Of a sector that was sealed: the cache and the
 // unsealed copy, on p5's receipt. Of one that was given up (precommit refused for good,
 // or cancelled): everything. Without a receipt the chain itself must say that the sector
-// was given up; a message alone deletes nothing.
+// was given up; a message alone deletes nothing, and a receipt that is not the chain's
+// neither.
 func (c *Consumer) cleanOf(ctx context.Context, t phases.Task) (*engine.Clean, error) {
 	givenUp, err := c.givenUp(ctx, t)
 	if err != nil {
@@ -104,11 +104,14 @@ func (c *Consumer) cleanOf(ctx context.Context, t phases.Task) (*engine.Clean, e
 	if givenUp {
 		return &engine.Clean{Unsealed: true, Sealed: true}, nil
 	}
-	clean := &engine.Clean{Unsealed: true, Sealed: c.cfg.CleanSealed, Receipt: true}
+	if err := c.mayClean(ctx, t); err != nil {
+		return nil, err
+	}
+	clean := &engine.Clean{Unsealed: true, Sealed: c.cfg.CleanSealed, Receipt: true, Samples: c.cfg.Audit.Samples}
 	var receipt storage.Receipt
 	if json.Unmarshal([]byte(t.Inputs["receipt"]), &receipt) == nil {
 		if node, err := c.cfg.Nodes.find(receipt.Node); err == nil {
-			clean.NodeDir = node.Dir
+			clean.NodeDir, clean.S3 = node.Dir, node.S3
 		}
 	}
 	if clean.Sealed && clean.NodeDir == "" {

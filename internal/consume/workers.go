@@ -3,7 +3,6 @@ package consume
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,45 +102,4 @@ func (g *Groups) UnmarshalText(text []byte) error {
 	}
 	*g = list
 	return nil
-}
-
-// Node is a storage node as this host reaches it.
-type Node struct{ Name, Dir string }
-
-// Nodes is the list of storage nodes: "node1=/mnt/node1,node2=/mnt/node2".
-type Nodes []Node
-
-// UnmarshalText reads the list.
-func (n *Nodes) UnmarshalText(text []byte) error {
-	var list Nodes
-	for entry := range strings.SplitSeq(string(text), ",") {
-		name, dir, found := strings.Cut(strings.TrimSpace(entry), "=")
-		switch {
-		case !found || name == "" || strings.ContainsAny(name, " /\t"):
-			return fmt.Errorf("entry %q: write name=/directory", entry)
-		case !filepath.IsAbs(dir):
-			return fmt.Errorf("entry %q: the directory must be an absolute path", entry)
-		}
-		if _, err := list.find(name); err == nil {
-			return fmt.Errorf("storage node %s is there twice", name)
-		}
-		list = append(list, Node{name, filepath.Clean(dir)})
-	}
-	*n = list
-	return nil
-}
-
-func (n Nodes) find(name string) (Node, error) {
-	names := make([]string, len(n))
-	for i, node := range n {
-		if node.Name == name {
-			return node, nil
-		}
-		names[i] = node.Name
-	}
-	known := "none"
-	if len(names) > 0 {
-		known = strings.Join(names, ", ")
-	}
-	return Node{}, fmt.Errorf("storage node %q is not among this host's STORAGE_NODES (%s)", name, known)
 }

@@ -100,7 +100,7 @@ func TestGroupsAndNodes(t *testing.T) {
 		}
 	}
 	var n Nodes
-	if err := n.UnmarshalText([]byte("node1=/mnt/node1/, node2=/mnt/node2")); err != nil || !reflect.DeepEqual(n, Nodes{{"node1", "/mnt/node1"}, {"node2", "/mnt/node2"}}) {
+	if err := n.UnmarshalText([]byte("node1=/mnt/node1/, node2=/mnt/node2")); err != nil || !reflect.DeepEqual(n, Nodes{{Name: "node1", Dir: "/mnt/node1", Weight: 1}, {Name: "node2", Dir: "/mnt/node2", Weight: 1}}) {
 		t.Errorf("%v, %v", n, err)
 	}
 	for _, bad := range []string{"node1", "=/x", "node1=", "node1=mnt", "a=/x,a=/y", "a b=/x"} {

@@ -198,6 +198,9 @@ func (j *job) p2(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if err := j.spotCheck(ctx, p1.CommD, out.CommR); err != nil {
+		return Result{}, err
+	}
 	return Result{Outputs: map[string]string{
 		"comm_r": hex.EncodeToString(out.CommR[:]), "comm_c": hex.EncodeToString(out.CommC[:]), "comm_r_last": hex.EncodeToString(out.CommRLast[:]),
 	}}, nil

@@ -41,6 +41,7 @@ import (
 	"fmt"
 
 	"sealfleet/internal/phases"
+	"sealfleet/internal/storage"
 )
 
 // Version of the protocol that this release speaks.
@@ -72,6 +73,9 @@ type Request struct {
 	Paths  Paths             `json:"paths"`
 
 	Threads int `json:"threads,omitempty"` // most cores to use, 0: all
+
+	// SpotCheck is how many nodes p2 recomputes before it reports success; 0: none.
+	SpotCheck int `json:"spot_check,omitempty"`
 
 	Proof *Proof `json:"proof,omitempty"` // p4
 	Copy  *Copy  `json:"copy,omitempty"`  // p5
@@ -109,8 +113,12 @@ type Proof struct {
 // Copy is where p5 copies to.
 type Copy struct {
 	Node        string `json:"node"`
-	Dir         string `json:"dir"`
+	Dir         string `json:"dir"`                     // or s3://bucket/prefix
 	BytesPerSec int64  `json:"bytes_per_sec,omitempty"` // 0: unlimited
+	// S3 is how an object store is reached.
+	S3 storage.S3Options `json:"s3,omitzero"`
+	// Samples is how many random challenges the copy must answer against CommR; 0: none.
+	Samples int `json:"samples,omitempty"`
 }
 
 // Clean is what p6 removes.
@@ -119,8 +127,11 @@ type Clean struct {
 	Sealed   bool `json:"sealed,omitempty"`
 	// Receipt is set if nothing may be deleted without p5's receipt; NodeDir is the node's
 	// directory on this host, empty if it isn't mounted here and the receipt must do.
-	Receipt bool   `json:"receipt,omitempty"`
-	NodeDir string `json:"node_dir,omitempty"`
+	Receipt bool              `json:"receipt,omitempty"`
+	NodeDir string            `json:"node_dir,omitempty"`
+	S3      storage.S3Options `json:"s3,omitzero"`
+	// Samples is how many random challenges the copy must answer first; 0: none.
+	Samples int `json:"samples,omitempty"`
 }
 
 // Progress says how far a phase is, in the step's own units.

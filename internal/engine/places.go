@@ -44,10 +44,21 @@ func runCopy(ctx context.Context, r Request, progress func(Progress)) (Result, e
 		}
 	}()
 	start := time.Now()
+	var resumed []string
 	receipt, err := storage.Copy{
+		S3: r.Copy.S3,
+		OnResume: func(name string, chunks, redone int) {
+			resumed = append(resumed, fmt.Sprintf("%s went on from %d chunks of an earlier attempt, %d of them copied again", name, chunks, redone))
+		},
 		From: r.layout(), Node: r.Copy.Node, Dir: r.Copy.Dir, Limit: limit, Replica: r.Inputs["comm_r"],
 		OnBytes: func(step string, done, total int64) { progress(Progress{step, uint64(done), uint64(total)}) },
 	}.Run(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	took := time.Since(start).Round(time.Millisecond)
+	progress(Progress{"audit", 0, 1})
+	note, err := r.auditCopy(ctx, r.Copy.Dir, r.Copy.Samples, phases.Retryable)
 	if err != nil {
 		return Result{}, err
 	}
@@ -55,10 +66,14 @@ func runCopy(ctx context.Context, r Request, progress func(Progress)) (Result, e
 	if err != nil {
 		return Result{}, err
 	}
+	notes := append([]string{fmt.Sprintf("%d files, %d bytes copied and read back in %v", len(receipt.Files), receipt.Bytes(), took)}, resumed...)
+	if note != "" {
+		notes = append(notes, note)
+	}
 	return Result{
 		Outputs: map[string]string{"storage_node": receipt.Node, "receipt": string(data)},
 		Bytes:   receipt.Bytes(),
-		Message: fmt.Sprintf("%d files, %d bytes copied and read back in %v", len(receipt.Files), receipt.Bytes(), time.Since(start).Round(time.Millisecond)),
+		Message: strings.Join(notes, "; "),
 	}, nil
 }
 
@@ -76,8 +91,18 @@ func runClean(ctx context.Context, r Request) (Result, error) {
 		}
 		if r.Clean.NodeDir == "" {
 			notes = append(notes, fmt.Sprintf("storage node %s is not mounted here: p5's receipt was believed without looking", receipt.Node))
-		} else if err := storage.CheckReceipt(r.Clean.NodeDir, receipt, r.Sector); err != nil {
-			return Result{}, err
+		} else {
+			// The local replica goes only if the stored one is the same to the last byte.
+			if err := storage.VerifyReceipt(ctx, r.Clean.NodeDir, r.Clean.S3, receipt, r.Sector, r.Clean.Sealed, nil); err != nil {
+				return Result{}, err
+			}
+			note, err := r.auditCopy(ctx, r.Clean.NodeDir, r.Clean.Samples, phases.Permanent)
+			if err != nil {
+				return Result{}, err
+			}
+			if note != "" {
+				notes = append(notes, note)
+			}
 		}
 	}
 	done, err := storage.Clean{Of: r.layout(), Cache: true, Unsealed: r.Clean.Unsealed, Sealed: r.Clean.Sealed}.Run(ctx)

@@ -24,7 +24,8 @@ import (
 type Copy struct {
 	From    Layout
 	Node    string // name of the storage node
-	Dir     string // its directory here
+	Dir     string // its directory here, or s3://bucket/prefix
+	S3      S3Options
 	Limit   *throttle.Limiter
 	OnBytes func(step string, done, total int64) // may be nil; step is "copy" or "verify"
 	// Replica is the sector's CommR in hex: chunks of another replica are not gone on from.
@@ -59,6 +60,9 @@ func (c Copy) Run(ctx context.Context) (Receipt, error) {
 func (c Copy) run(ctx context.Context) (Receipt, error) {
 	if err := c.From.Validate(); err != nil {
 		return Receipt{}, &Fault{Code: "bad_path", Class: phases.Permanent, Err: err}
+	}
+	if IsS3(c.Dir) {
+		return c.runS3(ctx)
 	}
 	files, total, err := c.sources()
 	if err != nil {
@@ -154,10 +158,7 @@ func (c Copy) prepare(files []source, total int64) error {
 // copied returns how many bytes of the files an earlier attempt left on the node.
 func (c Copy) copied(files []source) (n int64) {
 	for _, f := range files {
-		var st unix.Stat_t
-		if unix.Lstat(partName(filepath.Join(c.Dir, f.name)), &st) == nil {
-			n += min(st.Blocks*512, st.Size)
-		}
+		n += partBytes(partName(filepath.Join(c.Dir, f.name)))
 	}
 	return n
 }

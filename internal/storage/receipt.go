@@ -106,7 +106,10 @@ const smallFile = 64 << 20
 // VerifyReceipt does what CheckReceipt does, and reads files again and compares their
 // hashes: all of them if all is set, else those of up to 64 MiB (p_aux, t_aux, and tree R
 // of every size but for the sealed file).
-func VerifyReceipt(ctx context.Context, dir string, r Receipt, sector string, all bool, limit *throttle.Limiter) error {
+func VerifyReceipt(ctx context.Context, dir string, o S3Options, r Receipt, sector string, all bool, limit *throttle.Limiter) error {
+	if IsS3(dir) {
+		return verifyS3Receipt(ctx, dir, o, r, sector, all, limit)
+	}
 	if err := CheckReceipt(dir, r, sector); err != nil {
 		return err
 	}
