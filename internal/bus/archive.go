@@ -27,7 +27,7 @@ type Tombstone struct {
 
 // Archive lays down a sector's tombstone. The first one stays: a second is success.
 func (b *Bus) Archive(ctx context.Context, sector string, t Tombstone) error {
-	if !token.MatchString(sector) {
+	if !isToken(sector) {
 		return fmt.Errorf("%q is not a sector", sector)
 	}
 	if t.V == 0 {
@@ -43,7 +43,7 @@ func (b *Bus) Archive(ctx context.Context, sector string, t Tombstone) error {
 
 // Archived reads a sector's tombstone, nil if there is none.
 func (b *Bus) Archived(ctx context.Context, sector string) (*Tombstone, error) {
-	if !token.MatchString(sector) {
+	if !isToken(sector) {
 		return nil, fmt.Errorf("%q is not a sector", sector)
 	}
 	m, err := b.get(ctx, ArchiveStream, getRequest{LastBySubj: archiveSubject(sector)})

@@ -106,7 +106,7 @@ func decodeDirect(r *nats.Msg) (*phases.Event, error) {
 // History reads all events of a sector, in whatever group, in stream order. Messages that
 // cannot be parsed are among them, with V 0.
 func (b *Bus) History(ctx context.Context, sector string) ([]phases.Event, error) {
-	if !token.MatchString(sector) {
+	if !isToken(sector) {
 		return nil, fmt.Errorf("%q is not a sector", sector)
 	}
 	var events []phases.Event
