@@ -588,7 +588,7 @@ func TestStateFilesAreUnderTheStateDirectory(t *testing.T) {
 	if _, err := f.Append(testContext(t), event(phases.Issued, phases.P1, "dispatcher-a"), 0); err != nil {
 		t.Fatal(err)
 	}
-	f.Bus.Close()
+	f.Close()
 	for name, mode := range map[string]os.FileMode{
 		"nats/dispatcher.nk": 0o600, "nats/host.nk": 0o600, "nats/server.json": 0o644, "bus-seen.json": 0o644,
 	} {

@@ -255,7 +255,7 @@ func TestALogThatWentBackwardsStopsEverything(t *testing.T) {
 		}
 	}
 	listen := strings.TrimPrefix(f.server.ClientURL(), "nats://")
-	f.Bus.Close()
+	f.Close()
 	f.server.Close()
 	if err := os.RemoveAll(filepath.Join(f.dir, "nats", "store")); err != nil {
 		t.Fatal(err)

@@ -39,7 +39,6 @@ type dispatcher struct {
 type holder struct {
 	task  Task
 	claim Event // its own last event
-	lost  bool
 }
 
 func newWorld(seed uint64) *world {
