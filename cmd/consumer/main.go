@@ -24,6 +24,7 @@ const (
 	exitOK          = 0
 	exitFailure     = 1
 	exitUsage       = 2 // flags, arguments, settings or places that can't be used
+	exitNotFound    = 3
 	exitConflict    = 4 // another consumer has this name
 	exitUnreachable = 5
 )
@@ -61,6 +62,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &usage):
 		return exitUsage
+	case errors.Is(err, errNothing):
+		return exitNotFound
 	case errors.Is(err, bus.ErrNameTaken):
 		return exitConflict
 	case errors.Is(err, bus.ErrUnreachable):
@@ -73,7 +76,7 @@ const rootHelp = `consumer is a host's side of the sealing fleet: one runs on ea
 that WORKERS gives it slots for and runs each in a child process of its own.
 
 Exit codes: 0 done; 1 failure; 2 bad flags, arguments or settings, or a directory that cannot be
-used; 4 another consumer with this name is running; 5 the bus cannot be reached.`
+used; 3 nothing found; 4 another consumer with this name is running; 5 the bus cannot be reached.`
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -86,7 +89,7 @@ func newRoot() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
-	root.AddCommand(serveCommand(), doctorCommand(), benchCommand(), circuitCommand(), paramsCommand(), versionCommand(), manCommand())
+	root.AddCommand(serveCommand(), doctorCommand(), benchCommand(), circuitCommand(), paramsCommand(), cleanCommand(), orphansCommand(), auditCommand(), limitCommand(), versionCommand(), manCommand())
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, a []string) {
 		help(cmd, a)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/storage"
 )
@@ -33,10 +34,15 @@ type SectorStates interface {
 type BusStates struct {
 	Bus    LastReader
 	Groups []string
+
+	known map[string]bool
 }
 
+// Known counts the sectors that were asked for and that the bus knows.
+func (b *BusStates) Known() int { return len(b.known) }
+
 // State returns sealing for whatever has not ended.
-func (b BusStates) State(ctx context.Context, sector string) (phases.Status, bool, error) {
+func (b *BusStates) State(ctx context.Context, sector string) (phases.Status, bool, error) {
 	for _, group := range b.Groups {
 		last, err := b.Bus.Last(ctx, group, sector, phases.SectorEnd)
 		if err != nil {
@@ -45,6 +51,10 @@ func (b BusStates) State(ctx context.Context, sector string) (phases.Status, boo
 		if last == nil {
 			continue
 		}
+		if b.known == nil {
+			b.known = map[string]bool{}
+		}
+		b.known[sector] = true
 		if last.Type != phases.Finished || last.Result == nil {
 			return phases.StatusSealing, true, nil // p6 of a cancelled one may be still to come
 		}
@@ -58,6 +68,7 @@ func (o Orphan) Remove(ctx context.Context, cfg *Config, dryRun bool) (storage.C
 	return storage.Clean{
 		Of:    storage.Layout{LocalDir: cfg.LocalDir, IP: cfg.IP, Sector: o.Sector},
 		Cache: o.Kind == "cache", Unsealed: o.Kind == "unsealed", Sealed: o.Kind == "sealed", DryRun: dryRun,
+		CheckDevice: host.CheckOrigin,
 	}.Run(ctx)
 }
 

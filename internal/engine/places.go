@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/storage"
 	"sealfleet/internal/throttle"
@@ -105,7 +106,7 @@ func runClean(ctx context.Context, r Request) (Result, error) {
 			}
 		}
 	}
-	done, err := storage.Clean{Of: r.layout(), Cache: true, Unsealed: r.Clean.Unsealed, Sealed: r.Clean.Sealed}.Run(ctx)
+	done, err := storage.Clean{Of: r.layout(), Cache: true, Unsealed: r.Clean.Unsealed, Sealed: r.Clean.Sealed, CheckDevice: host.CheckOrigin}.Run(ctx)
 	if err != nil {
 		return Result{}, err
 	}
