@@ -148,6 +148,9 @@ func (w *world) take() {
 	}
 	mine := last.Type == Issued && last.ID == t.IssuedID
 	takeover := (last.Type == Claimed || last.Type == Progress) && last.Issue == t.Issue
+	if takeover && !w.chance(10) {
+		return // the lease has not run out
+	}
 	if !mine && !takeover {
 		if last.Issue > t.Issue || last.Type == Done || last.Type == Failed || last.Type == Cancelled || w.chance(20) {
 			delete(w.tasks, key) // it is over; were it not, the sweeper makes it again
@@ -288,7 +291,8 @@ func (w *world) run(t interface{ Fatalf(string, ...any) }) {
 
 func tell(log []Event) string {
 	var b strings.Builder
-	for _, e := range log {
+	const enough = 150
+	for _, e := range log[max(0, len(log)-enough):] {
 		fmt.Fprintf(&b, "%d %s %s %s prev %s issue %d claim %s by %s\n", e.Seq, e.ID, e.Type, e.Step, e.PrevID, e.Issue, e.ClaimID, e.Host)
 	}
 	return b.String()
