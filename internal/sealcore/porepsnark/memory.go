@@ -23,12 +23,13 @@ func (e *MemoryError) Error() string {
 }
 
 // enoughMemory compares a proof's need with what the machine and the control group have.
-func enoughMemory(p *groth16.Params, threads int) error {
+// root is where /proc and /sys are.
+func enoughMemory(root string, p *groth16.Params, threads int) error {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
 	need := groth16.MemoryNeed(p.Domain(), p.Aux(), threads)
-	if have := available("/"); need > have {
+	if have := available(root); need > have {
 		return &MemoryError{need, have}
 	}
 	return nil

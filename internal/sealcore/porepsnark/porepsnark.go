@@ -96,7 +96,7 @@ func open(params sealcore.Params, dir string, o Options) (*groth16.Params, error
 			groth16.ParamsPath(dir, circuit.Identifier(params)), groth16.ErrOtherCircuit, p.Key.Inputs(), params, want)
 	}
 	if err == nil {
-		err = enoughMemory(p, o.Threads)
+		err = enoughMemory("/", p, o.Threads)
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
