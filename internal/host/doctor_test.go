@@ -1,0 +1,543 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sealfleet/internal/phases"
+)
+
+// The test binary is also the helper, as whatever user it is told to be.
+func TestMain(m *testing.M) {
+	if os.Getenv("SEALFLEET_TEST_PROBE") != "" {
+		if uid, err := strconv.Atoi(os.Getenv("SEALFLEET_TEST_UID")); err == nil {
+			if err := syscall.Setgroups(nil); err == nil {
+				err = syscall.Setgid(uid)
+				if err == nil {
+					err = syscall.Setuid(uid)
+				}
+				if err != nil {
+					fmt.Fprintln(os.Stderr, err)
+					os.Exit(3)
+				}
+			}
+		}
+		os.Exit(ServeProbe(os.Stdin, os.Stdout))
+	}
+	if os.Getenv(reserverEnv) != "" {
+		os.Exit(runReserver())
+	}
+	os.Exit(m.Run())
+}
+
+func prober(env ...string) *Prober {
+	return &Prober{Path: "/proc/self/exe", Env: append(env, "SEALFLEET_TEST_PROBE=1")}
+}
+
+const patience = 20 * time.Second
+
+// look sends a helper, and returns its findings by code.
+func look(t *testing.T, p *Prober, place Place) map[string]Finding {
+	t.Helper()
+	place.Subject = "LOCAL_DIR"
+	byCode := map[string]Finding{}
+	for _, f := range p.Look(t.Context(), place, patience) {
+		byCode[f.Code] = f
+	}
+	return byCode
+}
+
+// expect wants a finding whose evidence and mend hold some words.
+func expect(t *testing.T, list map[string]Finding, code string, s Severity, words ...string) {
+	t.Helper()
+	f, there := list[code]
+	if !there || f.Severity != s {
+		t.Errorf("want %s as %s, got %+v", code, s, list)
+		return
+	}
+	if s.rank() >= Warn.rank() && f.Mend == "" {
+		t.Errorf("%s names no mend", code)
+	}
+	for _, w := range words {
+		if !strings.Contains(f.Evidence+" | "+f.Mend, w) {
+			t.Errorf("%s: %q | %q lacks %q", code, f.Evidence, f.Mend, w)
+		}
+	}
+}
+
+func needRoot(t *testing.T, why string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root " + why)
+	}
+}
+
+// mount mounts for the time of a test, or skips it where that is not allowed.
+func mount(t *testing.T, source, dir, kind string, flags uintptr, data string) {
+	t.Helper()
+	needRoot(t, "to mount")
+	if err := unix.Mount(source, dir, kind, flags, data); err != nil {
+		t.Skipf("mounting %s is not allowed here: %v", kind, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestMissingPlaceAndFile(t *testing.T) {
+	dir := t.TempDir()
+	expect(t, look(t, prober(), Place{Path: filepath.Join(dir, "absent")}), "path_missing", Refuse, "mkdir -p "+dir, "chown "+UserName())
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, look(t, prober(), Place{Path: file}), "not_directory", Refuse, file)
+}
+
+func TestHealthyPlace(t *testing.T) {
+	dir := t.TempDir()
+	share := filepath.Join(dir, "nfs", "10.0.0.1")
+	list := look(t, prober(), Place{Path: dir, Make: []string{filepath.Join(share, "cache"), ReserveDir(share)}, Share: share, Scratch: true, Sample: true})
+	expect(t, list, "writable", OK, dir)
+	expect(t, list, "space", OK, "free")
+	expect(t, list, "write_speed", OK, "MB/s", "synced write")
+	for _, d := range []string{filepath.Join(share, "cache"), ReserveDir(share)} {
+		if left, err := os.ReadDir(d); err != nil || len(left) != 0 {
+			t.Errorf("%s holds %v %v", d, left, err)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// The old note: /sealer/nfs belonged to root with mode 755.
+func TestPlaceOfAnotherUser(t *testing.T) {
+	needRoot(t, "to be another user")
+	top, err := os.MkdirTemp("/tmp", "sealfleet-doctor-") // t.TempDir's parents are closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(top)
+	nfs := filepath.Join(top, "nfs")
+	for _, d := range []string{top, nfs} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chown(top, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	nobody := prober("SEALFLEET_TEST_UID=65534")
+	list := look(t, nobody, Place{Path: top, Make: []string{filepath.Join(nfs, "10.10.13.22", "sealed")}})
+	expect(t, list, "not_writable", Refuse, nfs+" belongs to root with mode 0755", "chown nobody "+nfs)
+	if err := os.Chown(nfs, 65534, 65534); err != nil { // the mend
+		t.Fatal(err)
+	}
+	expect(t, look(t, nobody, Place{Path: top, Make: []string{filepath.Join(nfs, "10.10.13.22", "sealed")}}), "writable", OK, "as nobody")
+}
+
+func TestReadOnlyMount(t *testing.T) {
+	dir := t.TempDir()
+	mount(t, "none", dir, "tmpfs", unix.MS_RDONLY, "size=1m")
+	expect(t, look(t, prober(), Place{Path: dir}), "read_only", Refuse, dir, "mount -o remount,rw "+dir)
+}
+
+func TestFullFileSystem(t *testing.T) {
+	dir := t.TempDir()
+	mount(t, "none", dir, "tmpfs", 0, "size=64k")
+	if err := os.WriteFile(filepath.Join(dir, "full"), make([]byte, 1<<20), 0o600); err == nil {
+		t.Fatal("it holds more than it should")
+	}
+	expect(t, look(t, prober(), Place{Path: dir}), "space_none", Refuse, "no space left", "p6")
+}
+
+func TestNoInodesLeft(t *testing.T) {
+	dir := t.TempDir()
+	mount(t, "none", dir, "tmpfs", 0, "size=1m,nr_inodes=20")
+	for i := range 17 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	expect(t, look(t, prober(), Place{Path: dir}), "writable", OK)
+	if err := os.WriteFile(filepath.Join(dir, "a"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; os.WriteFile(filepath.Join(dir, fmt.Sprint("more", i)), nil, 0o600) == nil; i++ {
+	}
+	expect(t, look(t, prober(), Place{Path: dir}), "space_none", Refuse, "df -i")
+}
+
+func TestTooSmallForOneSector(t *testing.T) {
+	dir := t.TempDir()
+	mount(t, "none", dir, "tmpfs", 0, "size=16m")
+	list := look(t, prober(), Place{Path: dir, Scratch: true, Sector: 8 << 20})
+	expect(t, list, "space_never", Refuse, "8MiB", "16.0 MiB")
+	expect(t, list, "memory_disk", Warn, "tmpfs")
+	if err := unix.Mount("none", dir, "tmpfs", unix.MS_REMOUNT, "size=60m"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 20<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, look(t, prober(), Place{Path: dir, Scratch: true, Sector: 8 << 20}), "space_low", Warn, "will wait")
+}
+
+// The old note: /sealer was on the system disk instead of the array.
+func TestSystemDisk(t *testing.T) {
+	dir := t.TempDir()
+	var here, root unix.Stat_t
+	if err := unix.Stat(dir, &here); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Stat("/", &root); err != nil {
+		t.Fatal(err)
+	}
+	if here.Dev != root.Dev {
+		t.Skip("the directory for temporary files is not on the system disk here")
+	}
+	for sector, s := range map[uint64]Severity{0: Warn, 2 << 10: Warn, 32 << 30: Refuse} {
+		expect(t, look(t, prober(), Place{Path: dir, Sector: sector}), "system_disk", s, dir, "EXPECT_MOUNT="+dir+"=")
+	}
+	// Somebody who says that it is meant is believed.
+	m, err := MountOf(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, look(t, prober(), Place{Path: dir, Sector: 32 << 30, Expect: &Expectation{dir, m.Type, m.Source}}), "mount", OK, "as expected")
+}
+
+func TestWrongMountByLoopDevice(t *testing.T) {
+	needRoot(t, "to make a loop device")
+	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	if err := errorsOf(os.WriteFile(image, nil, 0o600), os.Truncate(image, 16<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", image).CombinedOutput(); err != nil {
+		t.Skipf("no mkfs.ext4 here: %v %s", err, out)
+	}
+	if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
+		t.Skipf("loop devices are not allowed here: %v %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", dir).Run() })
+	m, err := MountOf(dir)
+	if err != nil || m.Type != "ext4" || !strings.HasPrefix(m.Source, "/dev/loop") {
+		t.Fatal(m, err)
+	}
+	expect(t, look(t, prober(), Place{Path: dir, Expect: &Expectation{dir, "ext4", m.Source}}), "mount", OK, m.Source)
+	expect(t, look(t, prober(), Place{Path: dir, Expect: &Expectation{dir, "ext4", "/dev/md1"}}), "wrong_mount", Refuse, m.Source, "expected was ext4 from /dev/md1")
+	expect(t, look(t, prober(), Place{Path: dir, Expect: &Expectation{dir, "nfs4", ""}}), "wrong_mount", Refuse, "nfs4")
+	// Its own device is no system disk, and has a speed of its own, past the page cache.
+	list := look(t, prober(), Place{Path: dir, Sector: 32 << 30, Sample: true})
+	expect(t, list, "mount", OK, "ext4")
+	if f := list["space_none"]; f.Code == "" { // 16 MiB are soon full
+		expect(t, list, "write_speed", OK, "MB/s")
+	}
+}
+
+func errorsOf(list ...error) error {
+	for _, err := range list {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Another file system at the place of the one that p1 wrote to, as after a reboot without
+// the array.
+func TestDeviceChanged(t *testing.T) {
+	dir := t.TempDir()
+	share := filepath.Join(dir, "nfs", "10.0.0.1")
+	cache := filepath.Join(share, "cache", "s-t01000-7")
+	place := Place{Path: dir, Share: share}
+	record := func() {
+		if err := errorsOf(os.MkdirAll(cache, 0o755), RecordOrigin(share, cache, "p1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record()
+	record() // again: the same file system keeps its name
+	if err := CheckOrigin(share, cache); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, look(t, prober(), place), "device", OK, "1 sectors")
+	was, err := os.ReadFile(filepath.Join(cache, OriginFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mount(t, "none", dir, "tmpfs", 0, "size=1m")
+	if err := errorsOf(os.MkdirAll(cache, 0o755), os.WriteFile(filepath.Join(cache, OriginFile), was, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, look(t, prober(), place), "device_changed", Refuse, "s-t01000-7", "no identity")
+	if _, err := ShareDevice(share, "p1"); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, look(t, prober(), place), "device_changed", Refuse, "p1 wrote to", share)
+}
+
+// hungMount mounts a FUSE file system whose server never answers: whoever touches it
+// sleeps, as with an NFS server that is gone.
+func hungMount(t *testing.T) string {
+	t.Helper()
+	needRoot(t, "to mount")
+	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no FUSE here: %v", err)
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("dead-server", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse.Fd())); err != nil {
+		fuse.Close()
+		t.Skipf("mounting FUSE is not allowed here: %v", err)
+	}
+	t.Cleanup(func() {
+		fuse.Close() // whoever still sleeps wakes up with an error
+		_ = unix.Unmount(dir, unix.MNT_DETACH)
+	})
+	return dir
+}
+
+func TestHungMountCostsItsLimitAndNoMore(t *testing.T) {
+	dir := hungMount(t)
+	const limit = 300 * time.Millisecond
+	done := make(chan []Finding, 1)
+	go func() { done <- prober().Look(context.Background(), Place{Subject: "LOCAL_DIR", Path: dir}, limit) }()
+	select {
+	case list := <-done:
+		if len(list) != 1 || list[0].Code != "path_hung" || list[0].Severity != Refuse || !strings.Contains(list[0].Evidence, "hung mount or stale handle") ||
+			!strings.Contains(list[0].Evidence, "dead-server") || !strings.Contains(list[0].Mend, "umount -l "+dir) {
+			t.Errorf("%+v", list)
+		}
+	case <-time.After(patience):
+		t.Fatal("the doctor hangs with the mount")
+	}
+}
+
+// A helper that stops in the middle keeps what it found before, and its slowness is bounded.
+func TestStoppedHelper(t *testing.T) {
+	said := `{"code":"writable","severity":"ok","subject":"x","evidence":"y"}`
+	p := &Prober{Path: "/bin/sh", Args: []string{"-c", "echo '" + said + "'; kill -STOP $$; echo never"}}
+	list := p.Look(t.Context(), Place{Subject: "LOCAL_DIR", Path: "/"}, 200*time.Millisecond)
+	if len(list) != 2 || list[0].Code != "writable" || list[1].Code != "path_hung" {
+		t.Errorf("%+v", list)
+	}
+}
+
+func TestHelperThatFails(t *testing.T) {
+	for _, p := range []*Prober{
+		{Path: "/bin/sh", Args: []string{"-c", "echo oh >&2; exit 3"}},
+		{Path: "/bin/sh", Args: []string{"-c", "echo garbage oh"}},
+		{Path: "/absent/oh"},
+	} {
+		list := p.Look(t.Context(), Place{Subject: "LOCAL_DIR", Path: "/"}, patience)
+		if len(list) != 1 || list[0].Code != "probe_failed" || list[0].Severity != Warn {
+			t.Errorf("%+v", list)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if list := (&Prober{Path: "/bin/sleep", Args: []string{"60"}}).Look(ctx, Place{Path: "/"}, patience); len(list) != 1 || list[0].Code != "probe_failed" {
+		t.Errorf("%+v", list)
+	}
+}
+
+// A helper that can't be killed (uninterruptible sleep) must not be followed by others.
+func TestHelperLeftBehind(t *testing.T) {
+	p := &Prober{Path: "/bin/sh", Args: []string{"-c", "exit 0"}, lost: map[string]time.Time{"/sealer": time.Now()}}
+	list := p.Look(t.Context(), Place{Path: "/sealer"}, patience)
+	if len(list) != 1 || list[0].Code != "path_hung" || !strings.Contains(list[0].Evidence, "still stuck") {
+		t.Errorf("%+v", list)
+	}
+}
+
+func TestSpeedAgainstWhatP1Needs(t *testing.T) {
+	p := Place{Subject: "LOCAL_DIR", Scratch: true, Slots: 10, Sector: 32 << 30, P1Seconds: 3 * 3600}
+	// 10 × 480 GiB in 24 h are 60 MB/s, in 3 h 477 MB/s.
+	for rate, want := range map[float64]struct {
+		code string
+		s    Severity
+	}{50e6: {"write_too_slow", Refuse}, 70e6: {"write_slow", Warn}, 460e6: {"write_slow", Warn}, 500e6: {"write_speed", OK}} {
+		if f := judgeSpeed(p, speed{perSecond: rate}, "x"); f.Code != want.code || f.Severity != want.s {
+			t.Errorf("%.0f: %+v", rate, f)
+		}
+	}
+	p.Sector = 0
+	if f := judgeSpeed(p, speed{perSecond: 1}, "x"); f.Severity != OK {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestProcessorEstimates(t *testing.T) {
+	hours := func(sector uint64, rate float64, ext bool) float64 { return p1Seconds(sector, rate, ext) / 3600 }
+	if h := hours(32<<30, 1.9e9, true); h < 2.5 || h > 3.5 {
+		t.Errorf("with SHA extensions %.1f h, the field has 3", h)
+	}
+	if h := hours(32<<30, 450e6, false); h != 32 {
+		t.Errorf("without SHA extensions %.1f h, the field has 32", h)
+	}
+	for _, c := range []struct {
+		sector uint64
+		rate   float64
+		ext    bool
+		s      Severity
+		code   string
+	}{
+		{32 << 30, 1.9e9, true, OK, "processor"}, {64 << 30, 1.9e9, true, OK, "processor"},
+		{32 << 30, 450e6, false, Refuse, "p1_too_slow"}, {0, 450e6, false, Warn, "p1_too_slow"},
+		{32 << 30, 300e6, true, Warn, "p1_slow"}, {2 << 10, 100e6, false, OK, "processor"}, {512 << 20, 100e6, false, OK, "processor"},
+	} {
+		if f := checkProcessor(c.sector, c.rate, c.ext); f.Severity != c.s || f.Code != c.code {
+			t.Errorf("%+v: %+v", c, f)
+		}
+	}
+	root := t.TempDir()
+	for flags, want := range map[string]bool{"flags\t\t: fpu sha_ni avx2\n": true, "flags\t\t: fpu avx2\n": false, "Features\t: fp sha1 sha2\n": true} {
+		if err := errorsOf(os.MkdirAll(filepath.Join(root, "proc"), 0o755), os.WriteFile(filepath.Join(root, "proc/cpuinfo"), []byte("processor\t: 0\n"+flags), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if hasSHA(root) != want {
+			t.Errorf("%q: want %v", flags, want)
+		}
+	}
+	if r := shaRate(); r < 1e6 {
+		t.Errorf("SHA-256 at %.0f bytes per second", r)
+	}
+}
+
+func TestFilesAndMemory(t *testing.T) {
+	slots := map[phases.Step]int{phases.P1: 10, phases.P6: 4}
+	for limit, s := range map[uint64]Severity{256: Refuse, 1024: Warn, 20_000: OK} {
+		if f := judgeFiles(limit, slots); f.Severity != s || (s != OK) != strings.Contains(f.Mend, "LimitNOFILE") {
+			t.Errorf("%d: %+v", limit, f)
+		}
+	}
+	p4 := map[phases.Step]int{phases.P4: 2}
+	for total, code := range map[uint64]string{8 * gib: "memory_never", 20 * gib: "memory_few", 64 * gib: "memory"} {
+		if f := checkMemory(p4, 32*gib, total); f.Code != code {
+			t.Errorf("%s: %+v", Bytes(total), f)
+		}
+	}
+	if f := checkMemory(map[phases.Step]int{phases.P1: 4}, 32*gib, 128*gib); f.Code != "memory_cache" {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestDoctorRun(t *testing.T) {
+	dir := t.TempDir()
+	d := &Doctor{
+		Settings: Settings{Limit: patience, Sector: 32 << 30, Allow: Codes{"p1_too_slow"}}, Host: "h1",
+		Places: []Place{{Subject: "LOCAL_DIR", Path: filepath.Join(dir, "absent"), Scratch: true}},
+		Slots:  map[phases.Step]int{phases.P1: 1, phases.P4: 1}, Prober: prober(), Cores: NewCores(2),
+		Clock: func(context.Context) (time.Duration, time.Duration, error) {
+			return -time.Minute, time.Millisecond, nil
+		},
+		Parameters: func(uint64) error { return os.ErrNotExist },
+		rate:       func() float64 { return 1e6 },
+	}
+	r := d.Run(t.Context(), 0, true)
+	codes := map[string]Finding{}
+	for _, f := range r.Findings {
+		codes[f.Code] = f
+	}
+	expect(t, codes, "path_missing", Refuse)
+	expect(t, codes, "parameters_missing", Refuse)
+	expect(t, codes, "clock_offset", Warn, "-1m0s", "epoch", "chrony")
+	expect(t, codes, "p1_too_slow", Warn, "DOCTOR_ALLOW")
+	if r.Worst != Refuse || r.Findings[0].Severity != Refuse || r.Refused() == nil || !strings.Contains(r.Refused().Error(), "mend: ") {
+		t.Errorf("%+v", r)
+	}
+	// Measured against a small sector the same host may work.
+	d.Places[0].Path, d.Parameters, d.rate = dir, func(uint64) error { return nil }, nil
+	if r := d.Run(t.Context(), 2<<10, true); r.Refused() != nil {
+		t.Error(r.Refused())
+	}
+}
+
+func TestMountsTableAndExpectations(t *testing.T) {
+	list, err := parseMounts(strings.NewReader(`22 1 253:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 9:1 / /sealer rw - xfs /dev/md1 rw
+31 30 0:50 / /sealer/nfs/10.0.0.2 rw - nfs4 10.0.0.2:/sealer\040x/nfs rw,vers=4.2
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"/sealer2/x": "/", "/sealer": "/sealer", "/sealer/nfs/10.0.0.1/cache": "/sealer", "/sealer/nfs/10.0.0.2/cache": "/sealer/nfs/10.0.0.2"} {
+		if m, found := mountOf(list, path); !found || m.Point != want {
+			t.Errorf("%s lies on %+v, want %s", path, m, want)
+		}
+	}
+	if m := list[2]; !m.Network() || m.Source != "10.0.0.2:/sealer x/nfs" {
+		t.Errorf("%+v", m)
+	}
+	if _, err := parseMounts(strings.NewReader("strange\n")); err == nil {
+		t.Error("a strange table was believed")
+	}
+	var e Expectations
+	if err := e.UnmarshalText([]byte("/sealer=ext4:/dev/md1, /mnt/node1=nfs4:10.10.13.9:/store,/x=:/dev/sdb")); err != nil {
+		t.Fatal(err)
+	}
+	if x, found := e.of("/mnt/node1/deep"); !found || x.Type != "nfs4" || x.Source != "10.10.13.9:/store" || !x.met(Mount{Type: "nfs4", Source: "10.10.13.9:/store"}) {
+		t.Errorf("%+v", x)
+	}
+	if x, _ := e.of("/x"); x.Type != "" || !x.met(Mount{Type: "xfs", Source: "/dev/sdb"}) || x.met(Mount{Type: "xfs", Source: "/dev/sda"}) {
+		t.Errorf("%+v", x)
+	}
+	if _, found := e.of("/sealer2"); found {
+		t.Error("/sealer stands for /sealer2")
+	}
+	for _, bad := range []string{"/sealer", "sealer=ext4:x", "/a=:", "=x"} {
+		if new(Expectations).UnmarshalText([]byte(bad)) == nil {
+			t.Errorf("%q accepted", bad)
+		}
+	}
+}
+
+// An array over two partitions, one of them on the system's disk.
+func TestDisksBelowAnArray(t *testing.T) {
+	sys := t.TempDir()
+	for _, d := range []string{"devices/sda/sda1", "devices/sda/sda2", "devices/sdb/sdb1", "devices/virtual/md1/slaves", "dev/block"} {
+		if err := os.MkdirAll(filepath.Join(sys, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range []string{"sda/sda1", "sda/sda2", "sdb/sdb1"} {
+		if err := os.WriteFile(filepath.Join(sys, "devices", p, "partition"), []byte("1\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{
+		"dev/block/8:1": "devices/sda/sda1", "dev/block/9:1": "devices/virtual/md1",
+		"devices/virtual/md1/slaves/sda2": "devices/sda/sda2", "devices/virtual/md1/slaves/sdb1": "devices/sdb/sdb1",
+	} {
+		if err := os.Symlink(filepath.Join(sys, to), filepath.Join(sys, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := disks(sys, "9:1"); !slices.Equal(got, []string{"sda", "sdb"}) {
+		t.Errorf("the array lies on %v", got)
+	}
+	if got := intersect(disks(sys, "9:1"), disks(sys, "8:1")); !slices.Equal(got, []string{"sda"}) {
+		t.Errorf("it shares %v", got)
+	}
+	if got := disks(sys, "0:50"); len(got) != 0 {
+		t.Errorf("an export lies on %v", got)
+	}
+}
