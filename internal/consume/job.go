@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -300,10 +301,9 @@ func (j *job) perform(ctx context.Context) (result engine.Result, err error) {
 	result, err = j.c.engine.Run(ctx, req, j.note.set)
 	if err == nil && j.task.Step == phases.P1 {
 		// The other phases find the sector below this host's directory of the share.
-		if result.Outputs == nil {
-			result.Outputs = map[string]string{}
-		}
-		result.Outputs["ip"] = j.c.cfg.IP
+		out := map[string]string{"ip": j.c.cfg.IP}
+		maps.Copy(out, result.Outputs)
+		result.Outputs = out
 	}
 	return result, err
 }
