@@ -259,11 +259,11 @@ func (w *world) run(t interface{ Fatalf(string, ...any) }) {
 		switch n := w.rnd.IntN(100); {
 		case round < faulty && n < 4:
 			w.forge()
-		case round < faulty && n < 5:
-			w.operate(w.chance(10))
-		case round < faulty && n < 6:
+		case round < faulty && n < 9:
+			w.operate(w.chance(5))
+		case round < faulty && n < 10:
 			clear(w.tasks) // somebody purged the queue
-		case n < 20:
+		case n < 25:
 			w.sweep()
 		case n < 55:
 			w.deliver()

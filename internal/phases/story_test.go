@@ -416,6 +416,7 @@ func TestWhatIsNotBelieved(t *testing.T) {
 			y.event(Done, P1, "host1", func(e *Event) { e.ClaimID = "forged" }),
 			y.event(Done, P1, "host1", func(e *Event) { e.Issue = 2 }),
 			y.event(Done, P2, "host1", nil),
+			y.event(Issued, P2, disp, func(e *Event) { e.Issue, e.Attempt = 7, 1 }),
 		},
 		Early: {
 			y.event(Issued, P2, disp, func(e *Event) { e.Issue, e.Attempt = 1, 1 }),
