@@ -17,6 +17,10 @@ type progressNote struct {
 	started time.Time
 	told    engine.Progress
 	toldAt  time.Time
+
+	// Of the running step, to tell its rate: bytes of copies only.
+	began     time.Time
+	beganDone uint64
 }
 
 const (
@@ -30,7 +34,24 @@ func (n *progressNote) set(p engine.Progress) {
 	if n.started.IsZero() {
 		n.started = time.Now()
 	}
+	if p.Step != n.last.Step || n.began.IsZero() {
+		n.began, n.beganDone = time.Now(), p.Done
+	}
 	n.last = p
+}
+
+// pace tells how fast a copy is and when its step will be over; empty for other steps,
+// whose units mean nothing to people. Its own part of the step counts, not what an earlier
+// attempt left.
+func (n *progressNote) pace(now time.Time) string {
+	p := n.last
+	took := now.Sub(n.began).Seconds()
+	if p.Step != "copy" && p.Step != "verify" || took < 1 || p.Done <= n.beganDone {
+		return ""
+	}
+	rate := float64(p.Done-n.beganDone) / took
+	left := time.Duration(float64(p.Total-min(p.Done, p.Total)) / rate * float64(time.Second)).Round(time.Second)
+	return fmt.Sprintf(", %.0f MB/s, %v left", rate/1e6, left)
 }
 
 // due returns what is to be told now, if anything is.
@@ -48,5 +69,5 @@ func (n *progressNote) due(now time.Time) (note string, fraction float64, due bo
 	if p.Total > 0 {
 		fraction = min(float64(p.Done)/float64(p.Total), 1)
 	}
-	return fmt.Sprintf("%s %.0f %%", p.Step, 100*fraction), fraction, true
+	return fmt.Sprintf("%s %.0f %%%s", p.Step, 100*fraction, n.pace(now)), fraction, true
 }
