@@ -120,18 +120,22 @@ func (e *Exec) why(ctx context.Context, err error) error {
 		"engine %s claimed success, but what it left does not hold, and nothing of it is accepted: %v", e.Path, err)
 }
 
-// withoutSecrets blanks what is this program's own business with the bus and the web; the
-// last of two variables of a name counts.
+// withoutSecrets blanks what is this program's own business with the bus, the web and
+// object stores; the last of two variables of a name counts.
 func withoutSecrets(environ []string) []string {
 	var out []string
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
-		if strings.HasPrefix(name, "NATS_") || strings.HasPrefix(name, "HTTP_") || strings.HasPrefix(name, "SERVER_") {
-			out = append(out, name+"=")
+		for _, prefix := range secretPrefixes {
+			if strings.HasPrefix(name, prefix) {
+				out = append(out, name+"=")
+			}
 		}
 	}
 	return out
 }
+
+var secretPrefixes = []string{"NATS_", "HTTP_", "SERVER_", "AWS_", "MINIO_", "LOTUS_", "FULLNODE_API_INFO"}
 
 // maxText bounds what a program's words may add to an event.
 const maxText = 2000

@@ -46,7 +46,7 @@ var _ = func() bool {
 		"strayleak": func(args []string) int { go hold(args[0], true); awaitUp(args[0]); return leak() },
 		"secrets": func([]string) int {
 			for _, entry := range os.Environ() {
-				if strings.HasPrefix(entry, "NATS_") && !strings.HasSuffix(entry, "=") {
+				if (strings.HasPrefix(entry, "NATS_") || strings.HasPrefix(entry, "AWS_")) && !strings.HasSuffix(entry, "=") {
 					say(`{"type":"error","code":"leaked","class":"permanent","message":"` + entry + `"}`)
 					return 1
 				}
@@ -263,6 +263,7 @@ func TestExecTextIsBounded(t *testing.T) {
 
 func TestExecGetsNoSecrets(t *testing.T) {
 	t.Setenv("NATS_PASSWORD", "hunter2")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
 	if _, err := execEngine(t, "secrets").Run(t.Context(), sectorRequest(t, "2k", phases.P1), nil); err != nil {
 		t.Error(err)
 	}

@@ -34,9 +34,9 @@ import (
 //   - p4: the proof, by the verifying key.
 //
 // A sample of n finds a fault that touches a share f of the nodes with a probability of
-// 1-(1-f)^n: half a percent nearly always (256), a single node hardly ever. That one is
-// found by p3's own check if it is challenged, and is of no consequence for the proof if
-// it never is.
+// 1-(1-f)^n: with 256, two percent of them nearly always and a single node hardly ever.
+// That one is found by p3's own check if it is challenged, and is of no consequence for
+// the proof if it never is.
 type verifier struct {
 	*job
 	engine   *Exec
@@ -150,7 +150,7 @@ func (v *verifier) check2(ctx context.Context) (map[string]string, error) {
 	}
 	o := v.opts
 	o.Progress = func(_ string, done, total uint64) { v.progress(Progress{Step: "verify", Done: done, Total: total}) }
-	if err := seal.SpotCheck(ctx, v.sector, commD, commR, seed, v.engine.samples(), v.paths, o); err != nil {
+	if err := seal.SpotCheck(ctx, v.sector, commD, commR, seed, max(v.engine.samples(), v.SpotCheck), v.paths, o); err != nil {
 		return nil, err
 	}
 	return map[string]string{
