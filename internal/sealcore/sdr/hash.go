@@ -21,14 +21,19 @@ type prefix struct {
 	layer     uint32
 }
 
-// hasher computes labels of one layer.
+// hasher computes labels of one layer of one sector.
 type hasher struct {
 	input     [inputSize]byte
+	layer     uint32
 	prev, out []byte
+
+	lane   *Lane
+	number int // of the lane among the batches' states
+	err    *error
 }
 
 func newHasher(p prefix, prev, out []byte) *hasher {
-	h := &hasher{prev: prev, out: out}
+	h := &hasher{layer: p.layer, prev: prev, out: out}
 	copy(h.input[:], p.replicaID[:])
 	binary.BigEndian.PutUint32(h.input[layerOffset:], p.layer)
 	return h

@@ -18,39 +18,46 @@ var accelerated = sync.OnceValue(func() bool {
 	return cpu.X86.HasSSSE3 && cpu.X86.HasSSE41 && maxLeaf() >= 7 && hasSHA()
 })
 
-// prefixes computes the state of SHA-256 behind the first block (replica id, layer, node) of each
-// of the batch's nodes. It waits for no label, so it is done with the drawing of the parents.
-func (p *prefix) prefixes(b *batch) {
-	if b.count == 0 {
+// states computes the state of SHA-256 behind the first block (replica id, layer, node) of nodes
+// in a row. It waits for no label, so it is done with the drawing of the parents.
+func (p *prefix) states(states [][8]uint32, first uint64) {
+	if len(states) == 0 {
 		return
-	}
-	if b.states == nil {
-		b.states = make([][8]uint32, batchNodes)
 	}
 	var replicaID [8]uint32
 	for i := range replicaID {
 		replicaID[i] = binary.BigEndian.Uint32(p.replicaID[4*i:])
 	}
-	prefixesNI(&b.states[0], &replicaID, uint64(p.layer), b.first, uint64(b.count))
+	prefixesNI(&states[0], &replicaID, uint64(p.layer), first, uint64(len(states)))
 }
 
-// hash computes the labels of a batch.
-func (h *hasher) hash(b *batch) {
+// hashLanes computes the labels of a batch for at most maxLanes sectors.
+func hashLanes(b *batch, group []*hasher) {
 	if b.states == nil {
-		h.hashGeneric(b)
+		for _, h := range group {
+			h.hashGeneric(b)
+		}
 		return
 	}
 	i := 0
 	if b.first == 0 {
-		h.hashFirst()
+		for _, h := range group {
+			h.hashFirst()
+		}
 		if i = 1; b.count == 1 {
 			return
 		}
 	}
-	node := b.first + uint64(i)
-	label := h.out[node*sealcore.NodeSize:][:(b.count-i)*sealcore.NodeSize]
+	for _, h := range group {
+		h.hashFrom(b, i)
+	}
+}
+
+// hashFrom computes the labels of a batch from node i of it on.
+func (h *hasher) hashFrom(b *batch, i int) {
+	label := h.out[(b.first+uint64(i))*sealcore.NodeSize:][:(b.count-i)*sealcore.NodeSize]
 	labelsNI(unsafe.SliceData(h.out), unsafe.SliceData(h.prev), &label[0],
-		&b.parents[i*b.degree], uint64(b.degree), &b.states[i], uint64(b.count-i))
+		&b.parents[i*b.degree], uint64(b.degree), &b.states[h.number][i], uint64(b.count-i))
 }
 
 // prefixesNI writes the states (A B E F C D G H, highest word of each four first, in reverse) of

@@ -4,6 +4,10 @@ package sdr
 
 func accelerated() bool { return false }
 
-func (p *prefix) prefixes(*batch) {}
+func (p *prefix) states([][8]uint32, uint64) {}
 
-func (h *hasher) hash(b *batch) { h.hashGeneric(b) }
+func hashLanes(b *batch, group []*hasher) {
+	for _, h := range group {
+		h.hashGeneric(b)
+	}
+}

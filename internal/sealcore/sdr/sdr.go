@@ -6,6 +6,10 @@
 // them. As the predecessor is always a parent, a layer is one chain of hashes: one core hashes,
 // and all that does not wait for a label (drawing parents) is done ahead by others.
 //
+// A chain leaves most of a core's SHA unit idle. Sectors of the same graph have the same parents,
+// so their labels are computed side by side: up to three chains in one core, interleaved, over
+// parents that are drawn once.
+//
 // Source: Filecoin spec, "Stacked DRG Proof of Replication"; storage-proofs-porep
 // stacked/vanilla/create_label (19.1.0).
 package sdr
@@ -14,7 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
+	"sync"
 
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/sealcore/graph"
@@ -22,8 +26,8 @@ import (
 
 // Options bound and observe the work on a layer.
 type Options struct {
-	// Threads is how many cores to use: one hashes, the others draw parents. With less than two
-	// the hashing core does both. More than three don't help.
+	// Threads is how many cores to use: see Layers. One lane has no use for more than three: one
+	// hashes, the others draw parents.
 	Threads int
 	// Prepare, if set, is called before labels are written to a part of out, in order and from any
 	// goroutine; it may bring the part into memory. A failure shows when the part is written.
@@ -32,42 +36,81 @@ type Options struct {
 	Progress func(done, total uint64)
 }
 
-// Layer computes the labels of one layer, counted from 1, into out: 32 bytes per node. prev holds
-// the labels of the layer before; it is nil for the first layer, which has none.
-//
-// Both may be mapped files. If such a file cannot be read or written (an I/O error, or no space
-// left behind a sparse one), the error is ErrFault. The work stops within milliseconds when ctx
-// is done. Labels are written in order, each once; out is read as far as it is written.
+// Lane is one sector's part in the work on a layer.
+type Lane struct {
+	// Context, if set, ends the work for this sector alone.
+	Context   context.Context
+	ReplicaID sealcore.Domain
+	// Prev and Out hold the labels of the layer before and of this one, 32 bytes per node. Prev
+	// is nil in the first layer.
+	Prev, Out []byte
+	// Progress, if set, is called now and then, from one goroutine, with the number of nodes whose
+	// labels are in Out.
+	Progress func(done, total uint64)
+}
+
+// Layer computes the labels of one layer of one sector: see Layers.
 func Layer(ctx context.Context, g *graph.Graph, replicaID sealcore.Domain, layer int, prev, out []byte, o Options) error {
+	return Layers(ctx, g, []Lane{{ReplicaID: replicaID, Prev: prev, Out: out}}, layer, o)[0]
+}
+
+// Layers computes the labels of one layer, counted from 1, for sectors of the same graph, and
+// returns an error or nil for each. What stops one, a fault or its own context, does not stop the
+// others.
+//
+// The lanes are spread over o.Threads cores, up to three on each; if there are more lanes than
+// that, the cores take turns. o.Progress hears of the slowest.
+//
+// Labels may be in mapped files. If such a file cannot be read or written (an I/O error, or no
+// space left behind a sparse one), the error is ErrFault. The work stops within milliseconds when
+// ctx is done. Labels are written in order; a part may be written twice. Out is read as far as it
+// is written.
+func Layers(ctx context.Context, g *graph.Graph, lanes []Lane, layer int, o Options) []error {
+	errs := make([]error, len(lanes))
+	var work []*hasher
+	prefixes := make([]prefix, 0, len(lanes))
 	size := g.Nodes() * sealcore.NodeSize
-	if layer < 1 || uint64(len(out)) != size || (layer == 1) != (prev == nil) || (prev != nil && uint64(len(prev)) != size) {
-		return fmt.Errorf("labels of layer %d: %d bytes from %d, want %d", layer, len(out), len(prev), size)
+	for i, l := range lanes {
+		if layer < 1 || uint64(len(l.Out)) != size || (layer == 1) != (l.Prev == nil) || (l.Prev != nil && uint64(len(l.Prev)) != size) {
+			errs[i] = fmt.Errorf("labels of layer %d: %d bytes from %d, want %d", layer, len(l.Out), len(l.Prev), size)
+			continue
+		}
+		p := prefix{l.ReplicaID, uint32(layer)}
+		h := newHasher(p, l.Prev, l.Out)
+		h.lane, h.number, h.err = &lanes[i], len(prefixes), &errs[i]
+		work, prefixes = append(work, h), append(prefixes, p)
+	}
+	if len(work) == 0 {
+		return errs
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p := prefix{replicaID, uint32(layer)}
-	s := newStream(ctx, g, p, prev != nil, o.Threads, func(b *batch) {
-		if o.Prepare != nil {
-			o.Prepare(out[b.first*sealcore.NodeSize:][:b.count*sealcore.NodeSize])
+	crews := newCrews(work, max(1, o.Threads))
+	producers := max(0, min(o.Threads-len(crews), maxProducers))
+	if len(crews) > 1 {
+		producers = max(1, producers)
+	}
+	if g.Nodes() <= batchNodes && len(crews) == 1 {
+		producers = 0
+	}
+	s := newStream(ctx, g, prefixes, layer > 1, len(crews), producers, func(b *batch) {
+		if o.Prepare == nil {
+			return
+		}
+		for _, h := range work {
+			o.Prepare(h.out[b.first*sealcore.NodeSize:][:b.count*sealcore.NodeSize])
 		}
 	})
 	defer s.wait()
 	defer cancel()
-
-	h := newHasher(p, prev, out)
-	for batch, err := range s.batches() {
-		if err != nil {
-			return err
-		}
-		if err := h.guarded(batch); err != nil {
-			return fmt.Errorf("labels of layer %d, nodes from %d: %w", layer, batch.first, err)
-		}
-		done := batch.first + uint64(batch.count)
-		if o.Progress != nil && (done%progressNodes == 0 || done == g.Nodes()) {
-			o.Progress(done, g.Nodes())
-		}
+	slowest := newSlowest(len(crews), g.Nodes(), o.Progress)
+	var wg sync.WaitGroup
+	for i, c := range crews[1:] {
+		wg.Go(func() { c.run(s, i+1, slowest) })
 	}
-	return nil
+	crews[0].run(s, 0, slowest)
+	wg.Wait()
+	return errs
 }
 
 // progressNodes is how many nodes lie between two reports of progress: some tens of milliseconds.
@@ -76,19 +119,3 @@ const progressNodes = 16 * batchNodes
 // ErrFault tells that the memory of a layer could not be read or written. It is a file's memory,
 // so the file system or the disk under it failed.
 var ErrFault = errors.New("access to the mapped file failed: look for disk errors in the kernel's log, and for free space")
-
-// guarded hashes a batch. A fault in mapped memory comes back as an error.
-func (h *hasher) guarded(b *batch) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			if fault, ok := r.(interface{ Addr() uintptr }); ok {
-				err = fmt.Errorf("%w (address %#x)", ErrFault, fault.Addr())
-				return
-			}
-			panic(r)
-		}
-	}()
-	h.hash(b)
-	return nil
-}

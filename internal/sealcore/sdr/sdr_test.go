@@ -85,13 +85,13 @@ func TestAssemblyIsTheGeneric(t *testing.T) {
 		if !expander {
 			prev = nil
 		}
-		s := newStream(context.Background(), g, p, expander, 1, func(*batch) {})
+		s := newStream(context.Background(), g, []prefix{p}, expander, 1, 0, func(*batch) {})
 		b := s.newBatch()
 		s.draw(b, rapid.SampledFrom([]uint64{0, 1, 2, 1000, nodes - 7}).Draw(t, "first"))
 		b.count = min(b.count, rapid.IntRange(1, 40).Draw(t, "count"))
 
 		newHasher(p, prev, want).hashGeneric(b)
-		newHasher(p, prev, got).hash(b)
+		hashLanes(b, []*hasher{newHasher(p, prev, got)})
 		if !bytes.Equal(got, want) {
 			for i := range nodes {
 				if at := i * sealcore.NodeSize; !bytes.Equal(got[at:at+sealcore.NodeSize], want[at:at+sealcore.NodeSize]) {
