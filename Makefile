@@ -60,6 +60,18 @@ check: $(TOOLS)/golangci-lint ## format, vet, lint, tidy modules, and the docs t
 	$(TOOLS)/golangci-lint run ./...
 	go mod tidy -diff
 
+.PHONY: bench-reference
+bench-reference: ## build the reference implementation from its published crates (needs cargo; about 7 minutes)
+	cd bench/reference && CARGO_TARGET_DIR=$(CURDIR)/.cache/reference RUSTFLAGS="-C target-cpu=native" cargo build --release --locked
+
+.PHONY: bench
+bench: build bench-reference ## time both on this machine and print the ratios (BENCH="-size 512MiB -warm -phases p1,p2,p3")
+	go run ./bench/ratios $(BENCH)
+
+.PHONY: bench-bus
+bench-bus: ## measure the bus: phases per second, hand-off
+	go run ./bench/bus
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for 20 seconds
 	@for pkg in $$(go list ./...); do \
