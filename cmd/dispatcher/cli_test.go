@@ -214,6 +214,7 @@ func TestSealAndLook(t *testing.T) {
 	if out, errs, code = run("sector", "f01000-77"); code != exitNotFound || !strings.Contains(errs, "did you mean s-t01000-7") {
 		t.Errorf("%d\n%s\n%s", code, out, errs)
 	}
+	testWhy(t)
 	testOperate(t)
 	testEventsAndBus(t, dir)
 
@@ -249,6 +250,8 @@ func testMetricsPage(t *testing.T, url string) {
 	for _, want := range []string{
 		`sealfleet_sectors{group="group1",state="finished"} 2`, `sealfleet_events_total{phase="p6",type="done"}`,
 		`sealfleet_tasks_issued_total{group="group1",phase="p4"} 2`, "sealfleet_bus_connected 1", `sealfleet_build_info{`,
+		`sealfleet_phase_waiting{group="group1",phase="p6"} 0`, `sealfleet_phase_oldest_wait_seconds{group="group1",phase="p6"} 0`,
+		`sealfleet_backlog_slots_needed{group="group1",phase="p6"} 0`, `sealfleet_p1_held{group="group1"} 0`,
 		`sealfleet_phase_wait_seconds_bucket{group="group1",phase="p1",le="216000"}`,
 	} {
 		if !strings.Contains(string(page), want) {

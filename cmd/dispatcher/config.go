@@ -49,6 +49,7 @@ type policyConfig struct {
 	TransientDelay    time.Duration `env:"TRANSIENT_DELAY" envDefault:"30s" desc:"wait after a failure of the world around (space, network), which spends no attempt; doubles with each" example:"1m"`
 	MaxDelay          time.Duration `env:"MAX_DELAY" envDefault:"15m" desc:"longest of those waits" example:"15m"`
 	CleanBeforeCommit bool          `env:"CLEAN_BEFORE_COMMIT" envDefault:"false" desc:"p6 need not wait until the proof is on chain" example:"true"`
+	HoldP1            int           `env:"BACKLOG_P1_HOLD" envDefault:"200" desc:"sectors of a group that may be between p1 and p6 before no further one is started; 0: any number; the same for all dispatchers" example:"40"`
 }
 
 func (c policyConfig) policy() phases.Policy {
@@ -61,6 +62,9 @@ func (c policyConfig) policy() phases.Policy {
 func (c policyConfig) validate() error {
 	if c.MaxAttempts < 1 {
 		return &settings.Fault{Name: "MAX_ATTEMPTS", Value: fmt.Sprint(c.MaxAttempts), Example: "3", Err: errors.New("must be 1 or more")}
+	}
+	if c.HoldP1 < 0 {
+		return &settings.Fault{Name: "BACKLOG_P1_HOLD", Value: fmt.Sprint(c.HoldP1), Example: "40", Err: errors.New("cannot be negative (0: no limit)")}
 	}
 	for name, d := range map[string]time.Duration{"RETRY_DELAY": c.RetryDelay, "TRANSIENT_DELAY": c.TransientDelay, "MAX_DELAY": c.MaxDelay} {
 		if d < 0 {

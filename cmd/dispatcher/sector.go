@@ -65,6 +65,14 @@ func sectorCommand() *cobra.Command {
 					return suggest(ctx, v.bus, err, id)
 				}
 				d := detailOf(s, events, v.policy)
+				if d.State == phases.StatusSealing && len(d.Attempts) == 0 {
+					// Only the other sectors of its group tell whether it is held back.
+					why, err := dispatch.Why(ctx, v.bus, v.policy, v.cfg.Policy.HoldP1, id)
+					if err != nil {
+						return err
+					}
+					d.Row = why.Row
+				}
 				if form != asTable {
 					return writeJSON(cmd.OutOrStdout(), d, form == asJSON)
 				}

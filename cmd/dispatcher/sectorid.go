@@ -40,7 +40,7 @@ func suggest(ctx context.Context, b *bus.Bus, err error, id string) error {
 	if !errors.Is(err, dispatch.ErrUnknown) {
 		return err
 	}
-	rows, lerr := dispatch.List(ctx, b, phases.DefaultPolicy(), dispatch.Filter{})
+	rows, lerr := dispatch.List(ctx, b, phases.DefaultPolicy(), 0, dispatch.Filter{})
 	if lerr != nil || len(rows) == 0 {
 		return fmt.Errorf("%w (no sector was ever submitted)", err)
 	}

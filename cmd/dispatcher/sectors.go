@@ -21,7 +21,8 @@ func sectorsCommand() *cobra.Command {
 		Short: "List sectors, and where they stand",
 		Long: `sectors lists what was submitted. A sector is sealing, parked (waiting for an operator),
 failed, cancelled or finished. While it is sealing, NOW says for each phase it is at whether
-it is waiting for a host, delayed until its next attempt, running, or on chain.`,
+it is waiting for a host, delayed until its next attempt, running, on chain, or held: not
+started, until others of its group are cleaned (BACKLOG_P1_HOLD).`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := filterOf(groups, states, steps)
@@ -31,7 +32,7 @@ it is waiting for a host, delayed until its next attempt, running, or on chain.`
 			return runVerb(cmd, func(ctx context.Context, v *verb) error {
 				ctx, cancel := soon(ctx)
 				defer cancel()
-				rows, err := dispatch.List(ctx, v.bus, v.policy, f)
+				rows, err := dispatch.List(ctx, v.bus, v.policy, v.cfg.Policy.HoldP1, f)
 				if err != nil {
 					return err
 				}

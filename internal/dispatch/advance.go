@@ -51,6 +51,10 @@ func (d *Dispatcher) handle(ctx context.Context, m bus.Delivery) {
 	if err == nil && e.Type == phases.Finished {
 		err = d.archive(ctx, e.Sector)
 	}
+	if err == nil && (e.Step == phases.P6 || e.Step == phases.SectorEnd) {
+		d.startHeld(ctx, e.Group)
+		err = ctx.Err()
+	}
 	if err == nil {
 		err = d.at("ack")
 	}
@@ -68,6 +72,17 @@ func (d *Dispatcher) handle(ctx context.Context, m bus.Delivery) {
 func (d *Dispatcher) ack(m bus.Delivery) {
 	if err := m.Ack(); err != nil {
 		d.Log.Debug("an acknowledgement was lost; the event comes again", "sequence", m.Event.Seq, "error", err)
+	}
+}
+
+// startHeld starts the sectors of a group for which there is a place now.
+func (d *Dispatcher) startHeld(ctx context.Context, group string) {
+	for _, s := range d.board.flows.next(group) {
+		if err := d.advance(ctx, s.id, 0, byEvent); err != nil && ctx.Err() == nil {
+			// The event that made the place is not to blame.
+			d.Log.Warn("a sector that was held back could not be started; trying again", "group", group, "sector", s.id, "error", err, "in", d.GatePoll)
+			d.lookLater(s, d.GatePoll)
+		}
 	}
 }
 
@@ -135,7 +150,7 @@ func (d *Dispatcher) carryOut(ctx context.Context, s *sector, why reason) (lost 
 	}
 	const rounds = 20 // a sector passes eight steps; more rounds would mean that Decide does not settle
 	for range rounds {
-		if lost, err := d.perform(ctx, s, &state, phases.Decide(&state, d.Policy), why); err != nil {
+		if lost, err := d.perform(ctx, s, &state, d.due(s, &state), why); err != nil {
 			return lost, err
 		}
 		if err := d.publishOpen(ctx, s, &state, why); err != nil {
@@ -153,6 +168,13 @@ func (d *Dispatcher) carryOut(ctx context.Context, s *sector, why reason) (lost 
 	return 0, fmt.Errorf("sector %s does not settle: %+v", s.id, phases.Decide(&state, d.Policy))
 }
 
+// due is what phases.Decide asks for, without a start that is held back.
+func (d *Dispatcher) due(s *sector, state *phases.Sector) []phases.Action {
+	return slices.DeleteFunc(phases.Decide(state, d.Policy), func(a phases.Action) bool {
+		return isStart(a) && state.Step(phases.P1).IssuedID == "" && !d.board.flows.may(s, state.Group)
+	})
+}
+
 // performed is what became of an action.
 type performed struct {
 	event     phases.Event // Seq is set once it is in the log
@@ -167,10 +189,10 @@ func (d *Dispatcher) perform(ctx context.Context, s *sector, state *phases.Secto
 	all := make([]performed, len(actions))
 	var wg sync.WaitGroup
 	for i, a := range actions[min(1, len(actions)):] {
-		wg.Go(func() { all[i+1] = d.performOne(ctx, *state, a, why) })
+		wg.Go(func() { all[i+1] = d.performOne(ctx, s, *state, a, why) })
 	}
 	if len(actions) > 0 {
-		all[0] = d.performOne(ctx, *state, actions[0], why)
+		all[0] = d.performOne(ctx, s, *state, actions[0], why)
 	}
 	wg.Wait()
 	slices.SortFunc(all, func(a, b performed) int { return cmp.Compare(a.event.Seq, b.event.Seq) }) // the fold wants the order of the log
@@ -194,10 +216,14 @@ func (d *Dispatcher) perform(ctx context.Context, s *sector, state *phases.Secto
 
 // performOne appends the event of an action and, if that issues a phase, publishes its
 // task. state is a copy.
-func (d *Dispatcher) performOne(ctx context.Context, state phases.Sector, a phases.Action, why reason) (p performed) {
+func (d *Dispatcher) performOne(ctx context.Context, s *sector, state phases.Sector, a phases.Action, why reason) (p performed) {
 	e := a.Event(ulid.Make().String(), d.actor, time.Now().UTC())
 	if a.Kind == phases.DoIssue && a.Step == phases.P1 {
 		if e.Inputs, p.err = d.ticket(ctx, &state); p.err != nil {
+			d.board.flows.back(s, state.Group)
+			for _, other := range d.board.flows.next(state.Group) {
+				d.lookLater(other, d.GatePoll)
+			}
 			return p
 		}
 	}

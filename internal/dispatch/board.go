@@ -24,6 +24,9 @@ type board struct {
 	recent  []*bus.Tombstone // a ring of those that ended last, to be archived
 	next    int              // in recent
 
+	flows  *flows  // what is in flight, and what waits to start
+	meters *meters // what the phases take
+
 	live atomic.Bool // what is taken happens now; before, it is history
 
 	waitMu  sync.Mutex
@@ -62,6 +65,7 @@ type sector struct {
 	archived  bool       // this dispatcher laid down its tombstone, or saw it
 	gate      gateWaits  // when an open gate was last asked about
 	due       agendaItem // guarded by the agenda
+	place     place      // guarded by the board's flows
 }
 
 // change is what an event did.
@@ -70,10 +74,14 @@ type change struct {
 	before, after phases.StepState
 	rejected      *phases.Rejected
 	doneAt        time.Time // when the step before was seen to end, for a claim
+	freed         bool      // a sector of the group that was held back may start now
 }
 
-func newBoard(p phases.Policy) *board {
-	return &board{policy: p, sectors: map[string]*sector{}, over: map[string]struct{}{}, ended: map[tally]int{}}
+func newBoard(p phases.Policy, holdP1 int) *board {
+	return &board{
+		policy: p, sectors: map[string]*sector{}, over: map[string]struct{}{}, ended: map[tally]int{},
+		flows: newFlows(holdP1), meters: newMeters(),
+	}
 }
 
 // position is the sequence up to which every event was taken.
@@ -134,7 +142,9 @@ func (b *board) take(e phases.Event) change {
 			s.ends[i] = s.touched[i]
 		}
 		c.after = s.state.Step(e.Step)
+		b.meters.take(&e, &c.before, &c.after)
 	}
+	c.freed = b.flows.take(s, s.state)
 	switch {
 	case !s.state.Ended().IsZero():
 		s.gone = true

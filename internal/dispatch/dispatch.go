@@ -55,6 +55,10 @@ type Options struct {
 	Groups []string
 	// Metrics counts what happens; nil: nothing is counted.
 	Metrics *Metrics
+	// HoldP1 is how many sectors of a group may be in flight (from p1's issue until p6 is
+	// done) before no further one is started; 0: any number. All dispatchers should have
+	// the same: the most generous one's counts.
+	HoldP1 int
 	// Grace is how long another dispatcher gets for what is due before this one does it.
 	Grace time.Duration
 	// SweepEvery is how often the open issues are compared with the task stream.
@@ -109,7 +113,7 @@ type Dispatcher struct {
 // New makes a dispatcher; Run runs it.
 func New(b *bus.Bus, o Options) *Dispatcher {
 	d := &Dispatcher{Options: o.withDefaults(), bus: b, actor: phases.DispatcherName(o.Name)}
-	d.board = newBoard(d.Policy)
+	d.board = newBoard(d.Policy, d.HoldP1)
 	d.agenda = newAgenda()
 	d.Metrics.watch(d.board)
 	return d
@@ -210,6 +214,11 @@ func (d *Dispatcher) follow(e phases.Event) {
 	}
 	if change.entry != nil && (change.rejected != nil || e.Type != phases.Progress && e.Type != phases.Claimed) {
 		d.lookLater(change.entry, d.Grace)
+	}
+	if change.freed {
+		for _, s := range d.board.flows.next(e.Group) {
+			d.lookLater(s, d.Grace)
+		}
 	}
 }
 

@@ -27,6 +27,11 @@ type Metrics struct {
 	gateErrors *prometheus.CounterVec
 	position   prometheus.GaugeFunc
 	sectors    *prometheus.Desc
+	waiting    *prometheus.Desc
+	running    *prometheus.Desc
+	oldest     *prometheus.Desc
+	needed     *prometheus.Desc
+	held       *prometheus.Desc
 
 	mu    sync.Mutex
 	board *board
@@ -76,6 +81,11 @@ func NewMetrics() *Metrics {
 			Name: "sealfleet_gate_errors_total", Help: "Questions that the chain could not answer.",
 		}, []string{"phase"}),
 		sectors: prometheus.NewDesc("sealfleet_sectors", "Sectors by where they stand.", []string{"group", "state"}, nil),
+		waiting: prometheus.NewDesc("sealfleet_phase_waiting", "Tasks that wait for a host with a free slot.", stationLabels, nil),
+		running: prometheus.NewDesc("sealfleet_phase_running", "Tasks that a host has claimed.", stationLabels, nil),
+		oldest:  prometheus.NewDesc("sealfleet_phase_oldest_wait_seconds", "How long the longest of the waiting tasks has waited; 0 if none waits.", stationLabels, nil),
+		needed:  prometheus.NewDesc("sealfleet_backlog_slots_needed", "How many more slots a phase needs to keep up and to work its backlog off (dispatcher backlog says why).", stationLabels, nil),
+		held:    prometheus.NewDesc("sealfleet_p1_held", "Sectors that are not started because too many of their group are not cleaned yet.", []string{"group"}, nil),
 	}
 	m.position = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sealfleet_log_position", Help: "Sequence of the last event that this dispatcher has read.",
@@ -88,6 +98,8 @@ func NewMetrics() *Metrics {
 	return m
 }
 
+var stationLabels = []string{"group", "phase"}
+
 // Buckets for what takes between a tenth of a second (2 KiB) and days (64 GiB).
 var durationBuckets = []float64{.01, .1, 1, 10, 60, 300, 900, 1800, 3600, 7200, 10800, 14400, 21600, 43200, 86400, 129600, 216000}
 
@@ -96,7 +108,9 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.parts() {
 		c.Describe(ch)
 	}
-	ch <- m.sectors
+	for _, d := range []*prometheus.Desc{m.sectors, m.waiting, m.running, m.oldest, m.needed, m.held} {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -107,6 +121,22 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	if b := m.watched(); b != nil {
 		for t, n := range b.tallies() {
 			ch <- prometheus.MustNewConstMetric(m.sectors, prometheus.GaugeValue, float64(n), t.group, string(t.status))
+		}
+		m.collectBacklog(ch, b.backlog(time.Now()))
+	}
+}
+
+func (m *Metrics) collectBacklog(ch chan<- prometheus.Metric, backlog []Advice) {
+	for _, a := range backlog {
+		gauge := func(d *prometheus.Desc, v float64) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, a.Group, string(a.Phase))
+		}
+		gauge(m.waiting, float64(a.Waiting))
+		gauge(m.running, float64(a.Running))
+		gauge(m.oldest, a.Oldest)
+		gauge(m.needed, float64(a.Need))
+		if a.Phase == phases.P1 {
+			ch <- prometheus.MustNewConstMetric(m.held, prometheus.GaugeValue, float64(a.Held), a.Group)
 		}
 	}
 }

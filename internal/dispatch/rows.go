@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -19,6 +20,7 @@ const (
 	NowRunning = "running"  // on Host
 	NowOnChain = "on chain" // a gate: the chain has the message
 	NowParked  = "parked"   // for an operator
+	NowHeld    = "held"     // not started, until others of its group are cleaned
 )
 
 // Now is a step that a sector is at.
@@ -65,6 +67,14 @@ func RowOf(s *phases.Sector, p phases.Policy, at time.Time) Row {
 		}
 	}
 	return r
+}
+
+// Hold marks the row of a sector that is held back.
+func (r *Row) Hold(h HeldBack) {
+	r.Now = append(r.Now, Now{Phase: phases.P1, State: NowHeld, Since: r.SubmittedAt, Note: h.String()})
+	if r.Reason == "" {
+		r.Reason = h.String()
+	}
 }
 
 func nowOf(t phases.StepState, p phases.Policy, at time.Time) (Now, bool) {
@@ -116,40 +126,57 @@ func States() []string {
 	return []string{
 		string(phases.StatusSealing), string(phases.StatusParked), string(phases.StatusFailed),
 		string(phases.StatusCancelled), string(phases.StatusFinished),
-		NowWaiting, NowDelayed, NowRunning, "on-chain",
+		NowWaiting, NowDelayed, NowRunning, "on-chain", NowHeld,
 	}
 }
 
-// List reads all sectors from the log, in the order of miner and number.
-func List(ctx context.Context, b *bus.Bus, p phases.Policy, f Filter) ([]Row, error) {
+// List reads all sectors from the log, in the order of miner and number. holdP1 is what
+// the dispatchers have for Options.HoldP1.
+func List(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int, f Filter) ([]Row, error) {
+	all, err := readAll(ctx, b, nil)
+	if err != nil {
+		return nil, err
+	}
+	held, now := HeldSectors(all, p, holdP1), time.Now()
+	rows := []Row{}
+	for _, s := range all {
+		r := RowOf(s, p, now)
+		if h, is := held[s.ID]; is {
+			r.Hold(h)
+		}
+		if f.Has(r) {
+			rows = append(rows, r)
+		}
+	}
+	slices.SortFunc(rows, func(a, b Row) int {
+		return cmp.Or(cmp.Compare(a.Miner, b.Miner), cmp.Compare(a.Number, b.Number))
+	})
+	return rows, nil
+}
+
+// readAll reads the state of all sectors from the log, in the order of their submission.
+// also, if it is not nil, is called with every event.
+func readAll(ctx context.Context, b *bus.Bus, also func(phases.Event)) ([]*phases.Sector, error) {
 	sectors := map[string]*phases.Sector{}
+	var all []*phases.Sector
 	_, err := b.Replay(ctx, func(e phases.Event) error {
+		if also != nil {
+			also(e)
+		}
 		s := sectors[e.Sector]
 		if s == nil {
 			s = phases.NewSector()
 			sectors[e.Sector] = s
 		}
+		known := s.Known()
 		_ = s.Apply(e) // what is not believed changes nothing
+		if !known && s.Known() {
+			all = append(all, s)
+		}
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the event log: %w", err)
 	}
-	rows := []Row{}
-	now := time.Now()
-	for _, s := range sectors {
-		if !s.Known() {
-			continue
-		}
-		if r := RowOf(s, p, now); f.Has(r) {
-			rows = append(rows, r)
-		}
-	}
-	slices.SortFunc(rows, func(a, b Row) int {
-		if a.Miner != b.Miner {
-			return int(int64(a.Miner) - int64(b.Miner))
-		}
-		return int(int64(a.Number) - int64(b.Number))
-	})
-	return rows, nil
+	return all, nil
 }

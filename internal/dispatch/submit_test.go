@@ -99,15 +99,15 @@ func TestListAndMetrics(t *testing.T) {
 		a, b := m["s-t01000-1"], m["s-t01000-2"]
 		return a != nil && b != nil && a.Status(p) == phases.StatusFinished && b.Status(p) == phases.StatusParked
 	})
-	rows, err := List(f.ctx, f.bus, p, Filter{})
+	rows, err := List(f.ctx, f.bus, p, 0, Filter{})
 	if err != nil || len(rows) != 2 || rows[0].Sector != "s-t01000-1" {
 		t.Fatalf("%+v, %v", rows, err)
 	}
-	parked, err := List(f.ctx, f.bus, p, Filter{States: []string{"parked"}})
+	parked, err := List(f.ctx, f.bus, p, 0, Filter{States: []string{"parked"}})
 	if err != nil || len(parked) != 1 || parked[0].Sector != "s-t01000-2" || !strings.Contains(parked[0].Reason, "labels") {
 		t.Fatalf("%+v, %v", parked, err)
 	}
-	if none, _ := List(f.ctx, f.bus, p, Filter{Groups: []string{"group9"}}); len(none) != 0 {
+	if none, _ := List(f.ctx, f.bus, p, 0, Filter{Groups: []string{"group9"}}); len(none) != 0 {
 		t.Fatalf("%+v", none)
 	}
 
