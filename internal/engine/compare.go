@@ -252,7 +252,7 @@ func copyWhole(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer dst.Abort()
+	defer func() { _ = dst.Abort() }() // nothing once it is committed
 	if _, err := io.Copy(dst.File, src); err != nil {
 		return fmt.Errorf("copy %s: %w", from, err)
 	}

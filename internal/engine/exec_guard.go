@@ -171,7 +171,7 @@ func killProcess(pid int, started uint64) {
 	if err != nil {
 		return // gone
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if s, ok := readStat(pid); ok && s.started == started {
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) // gone is as good
 	}

@@ -150,7 +150,7 @@ func (f *p1Files) close() {
 		file.Close() // only read
 	}
 	if f.treeD != nil {
-		f.treeD.Close()
+		_ = f.treeD.Close() // only read
 	}
 }
 
