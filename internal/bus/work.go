@@ -51,7 +51,7 @@ func (d Delivery) SetAside(reason string) error {
 // and never gets to fn. It returns when ctx ends and all calls have returned.
 func (b *Bus) Work(ctx context.Context, fn func(context.Context, Delivery)) error {
 	w := &workers{b: b, ctx: ctx, fn: fn, queues: map[string][]Delivery{}, room: make(chan struct{}, workAhead)}
-	defer w.running.Wait()
+	defer w.stop()
 	for try := 0; ; try++ {
 		began := time.Now()
 		err := b.consumeWork(ctx, w)
@@ -109,7 +109,17 @@ type workers struct {
 
 	running sync.WaitGroup
 	mu      sync.Mutex
+	stopped bool                  // nothing more is taken
 	queues  map[string][]Delivery // of the sectors that have a goroutine
+}
+
+// stop waits for the deliveries that run. The subscription may still call take, for it is
+// stopped without waiting: take must not add to what is being waited for.
+func (w *workers) stop() {
+	w.mu.Lock()
+	w.stopped = true
+	w.mu.Unlock()
+	w.running.Wait()
 }
 
 func (w *workers) take(m jetstream.Msg) {
@@ -139,6 +149,11 @@ func (w *workers) take(m jetstream.Msg) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.stopped {
+		<-w.room
+		_ = m.Nak() // lost: it comes again later
+		return
+	}
 	queue, busy := w.queues[d.Event.Sector]
 	w.queues[d.Event.Sector] = append(queue, d)
 	if !busy {

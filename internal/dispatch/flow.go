@@ -221,7 +221,7 @@ func HeldSectors(all []*phases.Sector, p phases.Policy, limit int) map[string]He
 			continue
 		}
 		g.h.Held = len(g.queue) - free
-		g.at[phases.P1] += free // they are being started
+		g.at[phases.P1] += free               // they are being started
 		for _, step := range phases.Steps() { // of two that are equal, the later one is nearer to p6
 			if n := g.at[step]; n > 0 && n >= g.h.At {
 				g.h.Behind, g.h.At = step, n
