@@ -35,8 +35,8 @@ func (c *Config) Places() []host.Place {
 	places := []host.Place{local}
 	if c.Supports(phases.P5) {
 		for _, n := range c.Nodes {
-			if !filepath.IsAbs(n.Dir) {
-				continue // an object store has no file system to look at
+			if n.IsS3() || n.ReadOnly {
+				continue // no file system to look at, or nothing that would be written
 			}
 			places = append(places, host.Place{Subject: "STORAGE_NODES " + n.Name, Path: n.Dir, Node: true})
 		}
@@ -78,6 +78,7 @@ type Checkup struct {
 	doctor *host.Doctor
 	groups []string
 	log    *slog.Logger
+	fresh  time.Duration                           // how old a look may be when a p1 is to begin
 	tell   func(group string, r host.Report) error // may be nil
 	gauge  *prometheus.GaugeVec
 	took   prometheus.Gauge
@@ -95,7 +96,7 @@ type looked struct {
 // NewCheckup prepares a doctor's rounds. The registry gets his findings.
 func NewCheckup(d *host.Doctor, groups []string, registry prometheus.Registerer, log *slog.Logger) *Checkup {
 	k := &Checkup{
-		doctor: d, groups: groups, log: log, quick: map[uint64]looked{},
+		doctor: d, groups: groups, log: log, fresh: freshEnough, quick: map[uint64]looked{},
 		gauge: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "sealfleet_doctor_findings", Help: "What the doctor found at his last look at this host: findings by code and severity (ok, info, warn, refuse).",
 		}, []string{"code", "severity"}),
@@ -208,7 +209,7 @@ const freshEnough = time.Minute
 func (k *Checkup) beforeP1(ctx context.Context, sector uint64) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if seen, ok := k.quick[sector]; ok && time.Since(seen.at) < freshEnough {
+	if seen, ok := k.quick[sector]; ok && time.Since(seen.at) < k.fresh {
 		return seen.err
 	}
 	err := k.doctor.Run(ctx, sector, true).Refused()
