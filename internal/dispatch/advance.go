@@ -78,6 +78,11 @@ func (d *Dispatcher) ack(m bus.Delivery) {
 // startHeld starts the sectors of a group for which there is a place now.
 func (d *Dispatcher) startHeld(ctx context.Context, group string) {
 	for _, s := range d.board.flows.next(group) {
+		// FAIL: here a place is free and nobody takes it: every follower has seen that, and
+		// looks after the sector.
+		if d.at("start held") != nil {
+			return
+		}
 		if err := d.advance(ctx, s.id, 0, byEvent); err != nil && ctx.Err() == nil {
 			// The event that made the place is not to blame.
 			d.Log.Warn("a sector that was held back could not be started; trying again", "group", group, "sector", s.id, "error", err, "in", d.GatePoll)

@@ -86,6 +86,9 @@ func (p *meter) host(name string, at time.Time) *seen {
 		h = &seen{}
 		p.hosts[name] = h
 	}
+	if h.running == 0 && at.Sub(h.last) >= forgetHost {
+		h.peak = 0 // as if it were new: its slots may have changed
+	}
 	if at.After(h.last) {
 		h.last = at
 	}
@@ -104,11 +107,13 @@ func (m *meters) fill(l *Traffic, now time.Time) {
 	l.Arrived = slices.Clone(p.arrived.items)
 	slices.SortFunc(l.Arrived, time.Time.Compare)
 	l.Full = len(l.Arrived) == remembered
-	for _, h := range p.hosts {
-		if h.running > 0 || now.Sub(h.last) < forgetHost {
-			l.Slots += h.peak
-			l.Hosts++
+	for name, h := range p.hosts {
+		if h.running == 0 && now.Sub(h.last) >= forgetHost {
+			delete(p.hosts, name)
+			continue
 		}
+		l.Slots += h.peak
+		l.Hosts++
 	}
 }
 
