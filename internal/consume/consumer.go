@@ -58,6 +58,7 @@ type Consumer struct {
 type hooks struct {
 	delivered func(*bus.Lease)
 	heartbeat func(*job, error)
+	reported  func(phases.Event) // the last event is written
 	outcome   func(*job, string)
 }
 

@@ -390,6 +390,9 @@ func (j *job) report(work context.Context, e phases.Event) {
 		cancel()
 		switch {
 		case err == nil:
+			if j.c.hooks.reported != nil {
+				j.c.hooks.reported(e)
+			}
 			j.release() // the next issue may come to this host before our ack is answered
 			j.ack(context.Background())
 			return

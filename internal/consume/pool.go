@@ -22,8 +22,9 @@ import (
 // be told to forget it. What it then brings is given back at once, to go to another host
 // or to wait for a slot here.
 //
-// Queues of later phases are probed before those of earlier ones, so that what is nearly
-// done gets done and disks empty; queues of one phase take turns by group.
+// Queues of later phases are probed before those of earlier ones, which get the slots that
+// are left: what is nearly done gets done, and disks empty. Queues of one phase take turns
+// by group.
 type pool struct {
 	c       *Consumer
 	worker  Worker
@@ -110,7 +111,9 @@ func (p *pool) pump(ctx context.Context) <-chan time.Time {
 				p.probing++
 				p.request(ctx, q, true)
 			}
-			break // earlier phases wait until this queue is known to be empty
+			// Earlier phases get what is left. If nothing is, they wait until this queue is
+			// known to be empty.
+			continue
 		}
 		if q.probes == 0 {
 			q.polling = true
