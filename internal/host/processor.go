@@ -122,11 +122,10 @@ func checkCores(slots map[phases.Step]int, sector uint64, c *Cores) Finding {
 	n, p1 := len(c.Allowed()), slots[phases.P1]
 	evidence := fmt.Sprintf("%d cores for phases (%s), %d slots of p1", n, c.Note(), p1)
 	if p1 > n && (sector == 0 || sector >= 512*mib) {
-		s := Warn
 		if sector == 0 {
-			s = Info
+			return found("cores_few", Info, "WORKERS", "", "%s: with sectors of 512MiB and more %d of them will wait", evidence, p1-n)
 		}
-		return found("cores_few", s, "WORKERS", fmt.Sprintf("set at most %d slots for p1", n), "%s: each keeps a core busy, the others will wait", evidence)
+		return found("cores_few", Warn, "WORKERS", fmt.Sprintf("set at most %d slots for p1", n), "%s: each keeps a core busy, the others will wait", evidence)
 	}
 	return found("cores", OK, "WORKERS", "", "%s", evidence)
 }

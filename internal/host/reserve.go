@@ -141,7 +141,7 @@ func (l *Ledger) attempt(dir, what string, bytes uint64, paths []string, goesOn 
 		me.Before = used(l.share, paths) // other phases' files
 	}
 	r := &Reservation{path: filepath.Join(dir, me.ID+".json")}
-	if err := writeJSON(r.path, me); err != nil {
+	if err := me.write(r.path); err != nil {
 		return nil, err
 	}
 	none, err := l.look(dir, me)
@@ -153,6 +153,29 @@ func (l *Ledger) attempt(dir, what string, bytes uint64, paths []string, goesOn 
 		err = none
 	}
 	return nil, err
+}
+
+// write makes the file, whole under its name. It is not synced: a power cut ends its owner,
+// and with him what it stands for. Closing it is what shows it to the other hosts of an export.
+func (c Claimed) write(path string) error {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return Mend(path, err)
+	}
+	_, err = f.Write(append(data, '\n'))
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return Mend(path, err)
+	}
+	return nil
 }
 
 // look counts everybody else's promises, and compares what is left with mine.
@@ -244,6 +267,10 @@ func (l *Ledger) list(dir string, now time.Time) ([]Claimed, error) {
 		}
 		var c Claimed
 		if err := json.Unmarshal(data, &c); err != nil {
+			if now.Sub(at) > reserveExpires { // left so by a power cut: nobody touches it
+				_ = os.Remove(path)
+				continue
+			}
 			return nil, fmt.Errorf("reservation %s is damaged: %w; mend: remove it if none of its phases runs", path, err)
 		}
 		if known, alive := l.alive(c); known && !alive || now.Sub(at) > reserveExpires {

@@ -189,6 +189,14 @@ func TestDamagedReservationIsNamed(t *testing.T) {
 	if left, _ := os.ReadDir(ReserveDir(share)); len(left) != 1 {
 		t.Errorf("left behind: %v", left)
 	}
+	// A power cut's: nobody touched it for long.
+	old := time.Now().Add(-2 * reserveExpires)
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := smallDisk(share, 100).Reserve("p1", 1, nil, false); err != nil {
+		t.Error(err)
+	}
 }
 
 // What a phase has written already is missing from the free space: it must not be counted
