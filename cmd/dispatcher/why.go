@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,7 +63,7 @@ func tellWhy(cmd *cobra.Command, r *dispatch.Reasons) {
 		if wait.Until.After(now) {
 			head += ", for about " + span(wait.Until.Sub(now)) + " more"
 		}
-		line(w, "%s: %s", head, wait.Why)
+		line(w, "%s: %s", head, strings.TrimPrefix(wait.Why, "held: "))
 		if wait.Mend != "" {
 			line(w, "  mend: %s", wait.Mend)
 		}

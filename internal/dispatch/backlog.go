@@ -66,13 +66,13 @@ func Advise(t Traffic, now time.Time) Advice {
 	slots := max(t.Slots, t.Running)
 	excess := max(t.Waiting-(slots-t.Running), 0)
 	switch {
-	case t.Phase == phases.P1 && t.Held > 0:
-		a.Why = fmt.Sprintf("%s held back until others are cleaned: see the phases behind", count(t.Held, "sector is", "sectors are"))
 	case t.Waiting == 0 && t.Running == 0 && len(t.Arrived) == 0:
 		a.Why = "nothing came yet"
 	case slots == 0 && t.Waiting > 0:
 		a.Need = 1
 		a.Why = fmt.Sprintf("no consumer of %s was seen to do %s: add %s to the WORKERS of one", t.Group, t.Phase, t.Phase)
+	case t.Held > 0:
+		a.Why = fmt.Sprintf("%s held back until others are cleaned: see the phases behind", count(t.Held, "sector is", "sectors are"))
 	case slots == 0:
 		a.Why = "nothing waits"
 	case len(took) == 0 && excess > 0:
