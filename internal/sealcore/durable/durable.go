@@ -17,8 +17,9 @@ import (
 // File is a file that is being written. Its methods are those of os.File until Commit.
 type File struct {
 	*os.File
-	path string
-	done bool
+	path      string
+	published bool
+	done      bool
 }
 
 // ErrBusy says that another process is writing the same file.
@@ -58,14 +59,27 @@ func Create(path string) (*File, error) {
 	}
 }
 
+// Publish gives the file its name before it is on the disk, for what is recognised by a
+// hash: a crash of the machine may leave anything under that name. Commit makes it safe;
+// Abort leaves it, and what is in the making no more.
+func (f *File) Publish() error {
+	if err := os.Rename(f.Name(), f.path); err != nil {
+		return err
+	}
+	f.published = true
+	return nil
+}
+
 // Commit brings the content to the disk and gives the file its name, in place of an
 // older one. After an error the file is gone, as after Abort.
 func (f *File) Commit() error {
 	if err := f.Sync(); err != nil {
 		return errors.Join(err, f.Abort())
 	}
-	if err := os.Rename(f.Name(), f.path); err != nil {
-		return errors.Join(err, f.Abort())
+	if !f.published {
+		if err := os.Rename(f.Name(), f.path); err != nil {
+			return errors.Join(err, f.Abort())
+		}
 	}
 	f.done = true
 	return errors.Join(f.Close(), syncDir(filepath.Dir(f.path)))
@@ -78,6 +92,9 @@ func (f *File) Abort() error {
 		return nil
 	}
 	f.done = true
+	if f.published {
+		return f.Close()
+	}
 	err := os.Remove(f.Name()) // still locked: nobody else's can be removed
 	return errors.Join(err, f.Close())
 }

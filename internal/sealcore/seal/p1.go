@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -25,58 +26,24 @@ import (
 // The list of pieces is checked before any work: the errors wrap pieces.ErrNone, ErrSize,
 // ErrTooLarge and ErrOverflow; a file that is not as long as its piece gives one that wraps
 // io.ErrUnexpectedEOF or pieces.ErrLonger. A full disk gives one that wraps ENOSPC, at the latest
-// when a layer begins: its room is reserved. Files have their names only when they are whole and
-// synced; P1 on the same paths again gives the same bytes. Labels of an earlier run are removed
-// when the new ones begin, so that a cache never holds those of two runs.
+// when a layer begins: its room is reserved. Files have their names only when they are whole, and
+// are synced when P1 returns; P1 on the same paths again gives the same bytes. Labels of an earlier
+// run are removed when the new ones begin, so that a cache never holds those of two runs.
 //
 // It needs room for Layers + 4 sectors: the labels, p.Unsealed, p.Sealed, and two for tree D.
 // Layers are mapped: p1 is fast only where two of them fit in memory, of which it needs little
 // besides. It stops within a fraction of a second when ctx is done.
 //
 // Progress has the steps "tree-d" (in bytes of the sector) and "layer 1/2" and so on (in nodes).
+//
+// A finished layer is recorded with its hash in RecordName in p.Cache, with what it belongs to. P1
+// that is killed or cancelled repeats no more than the layer that it was at: the next one on the
+// same paths compares the data and tree D with the pieces, reads every recorded layer again, keeps
+// what is right and computes the rest. It does so on any host. The record is gone when P1 is done:
+// done again, it trusts nothing. A first step "resumed at layer 2/11" tells that layers were kept.
 func P1(ctx context.Context, s Sector, list []Piece, p Paths, o Options) (*PreCommit1, error) {
-	out, err := runP1(ctx, s, list, p, o)
-	if err != nil {
-		return nil, fmt.Errorf("p1 of sector %d: %w", s.Number, err)
-	}
-	return out, nil
-}
-
-func runP1(ctx context.Context, s Sector, list []Piece, p Paths, o Options) (*PreCommit1, error) {
-	sizes := make([]uint64, len(list))
-	for i, piece := range list {
-		sizes[i] = piece.UnpaddedSize
-	}
-	if err := pieces.Validate(s.Params, sizes); err != nil {
-		return nil, err
-	}
-	g, err := graph.New(s.Params.Nodes(), s.Params.PoRepID, s.Params.APIVersion)
-	if err != nil {
-		return nil, err
-	}
-	src, closePieces, err := openPieces(list)
-	if err != nil {
-		return nil, err
-	}
-	defer closePieces()
-	for _, dir := range []string{filepath.Dir(p.Unsealed), filepath.Dir(p.Sealed), p.Cache} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("make a directory for the sector: %w", err)
-		}
-	}
-
-	r := &p1Run{options: o, paths: p, sizes: sizes, src: src, graph: g}
-	r.out.Sector, r.out.Cache = s, p.Cache
-	defer r.close()
-	// What is finished goes to the disk while the next file is computed. The first error stops
-	// everything.
-	var groupCtx context.Context
-	r.group, groupCtx = errgroup.WithContext(ctx)
-	r.group.Go(func() error { return r.compute(groupCtx) })
-	if err := r.group.Wait(); err != nil {
-		return nil, err
-	}
-	return &r.out, nil
+	r := P1Batch(ctx, []BatchItem{{Sector: s, Pieces: list, Paths: p, Options: o}}, o.threads())[0]
+	return r.Output, r.Err
 }
 
 // openPieces opens the pieces' files and compares their length with what was said of them.
@@ -133,25 +100,89 @@ func checkPieceFile(info os.FileInfo, unpadded uint64) error {
 // p1Run is one run of p1.
 type p1Run struct {
 	options Options
+	threads int
 	paths   Paths
 	sizes   []uint64 // of the pieces, unpadded
 	src     pieces.Source
 	graph   *graph.Graph
 	out     PreCommit1
+	record  *record
+	todo    []int // layers, in order
 
-	group  *errgroup.Group
-	files  []*durable.File // all that were created
-	layers []mapping
+	// What is finished goes to the disk while the next file is computed. The first error stops
+	// everything of this sector.
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+	wg        sync.WaitGroup
+	closeData func()
+
+	files []*durable.File // all that were created
+	layer int             // that is mapped as labels, or 0
+	label mapping
 }
 
-// close drops what is not finished. It must be called when nothing runs any more.
-func (r *p1Run) close() {
-	for _, m := range r.layers {
-		m.unmap()
+// newP1Run checks the input and makes the directories.
+func newP1Run(ctx context.Context, item BatchItem) (*p1Run, error) {
+	s := item.Sector
+	sizes := make([]uint64, len(item.Pieces))
+	for i, piece := range item.Pieces {
+		sizes[i] = piece.UnpaddedSize
 	}
+	if err := pieces.Validate(s.Params, sizes); err != nil {
+		return nil, err
+	}
+	src, closePieces, err := openPieces(item.Pieces)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{filepath.Dir(item.Paths.Unsealed), filepath.Dir(item.Paths.Sealed), item.Paths.Cache} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			closePieces()
+			return nil, fmt.Errorf("make a directory for the sector: %w", err)
+		}
+	}
+	r := &p1Run{options: item.Options, paths: item.Paths, sizes: sizes, src: src, closeData: closePieces}
+	r.out.Sector, r.out.Cache = s, item.Paths.Cache
+	r.ctx, r.cancel = context.WithCancelCause(ctx)
+	return r, nil
+}
+
+// background does something beside the work. Its error stops the run.
+func (r *p1Run) background(do func() error) {
+	r.wg.Go(func() { r.fail(do()) })
+}
+
+// fail stops the run, unless err is nil or it is stopped already.
+func (r *p1Run) fail(err error) {
+	if err != nil {
+		r.cancel(err)
+	}
+}
+
+// end waits for what is in the background, drops what is not finished, and tells how it went.
+func (r *p1Run) end() error {
+	r.wg.Wait()
+	err := r.ctx.Err()
+	if cause := context.Cause(r.ctx); cause != nil && !errors.Is(err, context.DeadlineExceeded) {
+		err = cause
+	}
+	if err == nil {
+		err = r.record.remove()
+	}
+	r.cancel(nil)
+	r.unmap()
 	for _, f := range r.files {
 		f.Abort() // nothing if it is committed
 	}
+	r.closeData()
+	return err
+}
+
+func (r *p1Run) unmap() {
+	if r.label != nil {
+		r.fail(r.label.unmap())
+	}
+	r.label, r.layer = nil, 0
 }
 
 // create begins a file of the given size, which reads as zeros.
@@ -176,30 +207,33 @@ func finish(ctx context.Context, f *durable.File) error {
 	return f.Commit()
 }
 
-func (r *p1Run) compute(ctx context.Context) error {
-	if err := r.data(ctx); err != nil {
+// begin makes the data, finds what an earlier run left, and says which layers are to do.
+func (r *p1Run) begin() error {
+	s := r.out.Sector
+	var err error
+	if r.record, err = readRecord(r.paths.Cache); err != nil {
 		return err
 	}
-	s := r.out.Sector
-	r.out.ReplicaID = sealcore.ReplicaID(s.ProverID, s.Number, s.Ticket, r.out.CommD, s.Params.PoRepID)
-	// Labels of an earlier run may be of another ticket: were they left, a run that is killed
-	// would leave a mixture of both. They would also take the room of the new ones.
-	for layer := 1; layer <= s.Params.Layers; layer++ {
-		err := os.Remove(LabelsConfig(s.Params, r.paths.Cache, layer).File())
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove the labels of an earlier run: %w", err)
-		}
-	}
-	for layer := 1; layer <= s.Params.Layers; layer++ {
-		if err := r.labels(ctx, layer); err != nil {
+	kept := false
+	if r.record.Data {
+		if kept, err = r.sameData(); err != nil {
 			return err
 		}
 	}
-	return nil
+	if !kept {
+		if err := r.record.forgetData(); err != nil {
+			return err
+		}
+		if err := r.data(); err != nil {
+			return err
+		}
+	}
+	r.out.ReplicaID = sealcore.ReplicaID(s.ProverID, s.Number, s.Ticket, r.out.CommD, s.Params.PoRepID)
+	return r.resume()
 }
 
 // data writes the unsealed file, tree D and the copy, and finds CommD and the CommPs.
-func (r *p1Run) data(ctx context.Context) error {
+func (r *p1Run) data() error {
 	params := r.out.Sector.Params
 	unsealed, err := r.create(r.paths.Unsealed, int64(params.SectorSize))
 	if err != nil {
@@ -213,65 +247,117 @@ func (r *p1Run) data(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	commD, infos, err := pieces.Build(ctx, params, r.sizes, r.src, unsealed, tree, pieces.BuildOptions{
-		Threads:  r.options.threads(),
+	if err := r.build(unsealed, tree); err != nil {
+		return err
+	}
+	r.background(func() error {
+		var group errgroup.Group
+		group.Go(func() error { return finish(r.ctx, tree) })
+		group.Go(func() error {
+			if err := copyFile(r.ctx, sealed.File, unsealed.File); err != nil {
+				return err
+			}
+			return errors.Join(finish(r.ctx, unsealed), finish(r.ctx, sealed))
+		})
+		if err := group.Wait(); err != nil {
+			return err
+		}
+		return r.record.addData()
+	})
+	return nil
+}
+
+// build puts the pieces together.
+func (r *p1Run) build(unsealed io.WriterAt, tree pieces.TreeFile) error {
+	commD, infos, err := pieces.Build(r.ctx, r.out.Sector.Params, r.sizes, r.src, unsealed, tree, pieces.BuildOptions{
+		Threads:  r.threads,
 		Progress: func(done, total uint64) { r.options.progress("tree-d", done, total) },
 	})
 	if err != nil {
 		return err
 	}
-	r.out.CommD = commD
+	r.out.CommD, r.out.Pieces = commD, nil
 	for _, info := range infos {
 		r.out.Pieces = append(r.out.Pieces, PieceInfo(info))
 	}
-	r.group.Go(func() error { return finish(ctx, tree) })
-	r.group.Go(func() error {
-		if err := copyFile(ctx, sealed.File, unsealed.File); err != nil {
-			return err
-		}
-		return errors.Join(finish(ctx, unsealed), finish(ctx, sealed))
-	})
 	return nil
 }
 
-// labels computes one layer into its mapped file.
-func (r *p1Run) labels(ctx context.Context, layer int) error {
-	params := r.out.Sector.Params
-	f, err := r.create(LabelsConfig(params, r.paths.Cache, layer).File(), int64(params.SectorSize))
-	if err != nil {
-		return err
+// work is a layer that is being computed.
+type work struct {
+	lane   sdr.Lane
+	layer  int
+	file   *durable.File
+	out    mapping
+	hashed func() (sealcore.Domain, error) // waits for the layer's hash
+}
+
+// open prepares the next layer that is to do.
+func (r *p1Run) open() (*work, error) {
+	params, layer := r.out.Sector.Params, r.todo[0]
+	size := int(params.SectorSize)
+	w := &work{layer: layer}
+	if layer > 1 && r.layer != layer-1 {
+		r.unmap()
+		f, err := os.OpenFile(LabelsConfig(params, r.paths.Cache, layer-1).File(), os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close() // only mapped
+		if r.label, err = mapFile(f, size); err != nil {
+			return nil, fmt.Errorf("map the labels of layer %d: %w", layer-1, err)
+		}
+		r.layer = layer - 1
+	}
+	var err error
+	if w.file, err = r.create(LabelsConfig(params, r.paths.Cache, layer).File(), int64(size)); err != nil {
+		return nil, err
 	}
 	// Without its blocks, a full disk would only show as a fault in the middle of the layer.
-	if err := allocate(ctx, f.File, int64(params.SectorSize)); err != nil {
-		return fmt.Errorf("reserve %d bytes for the labels of layer %d: %w", params.SectorSize, layer, err)
+	if err := allocate(r.ctx, w.file.File, int64(size)); err != nil {
+		return nil, fmt.Errorf("reserve %d bytes for the labels of layer %d: %w", size, layer, err)
 	}
-	out, err := mapFile(f.File, int(params.SectorSize))
-	if err != nil {
-		return fmt.Errorf("map the labels of layer %d: %w", layer, err)
+	if w.out, err = mapFile(w.file.File, size); err != nil {
+		return nil, fmt.Errorf("map the labels of layer %d: %w", layer, err)
 	}
-	var prev mapping
-	if layer > 1 {
-		prev = r.layers[0]
-	}
-	r.layers = append(r.layers, out)
-
 	step := fmt.Sprintf("layer %d/%d", layer, params.Layers)
-	err = sdr.Layer(ctx, r.graph, r.out.ReplicaID, layer, prev, out, sdr.Options{
-		Threads:  r.options.threads(),
-		Prepare:  populate,
-		Progress: func(done, total uint64) { r.options.progress(step, done, total) },
-	})
-	if err != nil {
-		return err
+	follow, hashed := followHash(w.out)
+	w.hashed = hashed
+	w.lane = sdr.Lane{
+		Context: r.ctx, ReplicaID: r.out.ReplicaID, Out: w.out,
+		Progress: func(done, total uint64) {
+			follow(done * sealcore.NodeSize)
+			r.options.progress(step, done, total)
+		},
 	}
 	if layer > 1 {
-		r.layers = r.layers[1:]
-		if err := prev.unmap(); err != nil {
-			return err
-		}
+		w.lane.Prev = r.label
 	}
-	r.group.Go(func() error { return finish(ctx, f) })
-	return nil
+	return w, nil
+}
+
+// close records a layer that was computed, or drops it.
+func (r *p1Run) close(w *work, err error) {
+	sum, hashErr := w.hashed()
+	if r.unmap(); err == nil {
+		err = hashErr
+	}
+	if err != nil {
+		r.fail(errors.Join(err, w.out.unmap()))
+		return
+	}
+	r.label, r.layer, r.todo = w.out, w.layer, r.todo[1:]
+	// From here on the layer counts. It has its name before it is on the disk, because the
+	// record has its hash: what a crash of the machine may leave is not taken for it.
+	if err := w.file.Publish(); err != nil {
+		r.fail(err)
+		return
+	}
+	if err := r.record.addLayer(w.layer, sum); err != nil {
+		r.fail(err)
+		return
+	}
+	r.background(func() error { return finish(r.ctx, w.file) })
 }
 
 // copyStep is how much is copied or written out between two looks at the context.

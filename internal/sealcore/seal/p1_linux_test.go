@@ -45,6 +45,9 @@ func TestP1OnAFullDisk(t *testing.T) {
 			"cache/sc-02-data-layer-1.dat": 8 << 20,
 		}
 		for _, name := range namesBelow(t, dir) {
+			if filepath.Base(name) == RecordName {
+				continue
+			}
 			info, err := os.Stat(filepath.Join(dir, name))
 			if err != nil || info.Size() != want[name] {
 				t.Errorf("%d MiB: left %s with %d bytes, %v", mib, name, info.Size(), err)

@@ -1,0 +1,162 @@
+package seal
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"sealfleet/internal/sealcore"
+	"sealfleet/internal/sealcore/graph"
+	"sealfleet/internal/sealcore/sdr"
+)
+
+// BatchItem is the p1 of one sector in a batch.
+type BatchItem struct {
+	// Context, if set, ends the p1 of this sector alone.
+	Context context.Context
+	Sector  Sector
+	Pieces  []Piece
+	Paths   Paths
+	Options Options // Threads is of no meaning: the batch has them together
+}
+
+// BatchResult is what became of one sector: Output, or Err.
+type BatchResult struct {
+	Output *PreCommit1
+	Err    error
+}
+
+// P1Batch does the p1 of several sectors on so many cores (0: GOMAXPROCS), each as P1 does it: each
+// fails, is cancelled, reports its progress and resumes on its own. Results come in the items'
+// order, when all are done.
+//
+// What it gains is in the labels. Sectors of the same parameters that are at the same layer share
+// the parents of the graph, and up to three are interleaved in one core; six sectors on two cores
+// are two groups of three. Those that lag, because others resumed, catch up first. It needs each
+// sector's room on the disk, and for speed memory for two layers of each.
+func P1Batch(ctx context.Context, items []BatchItem, threads int) []BatchResult {
+	threads = Options{Threads: threads}.threads()
+	results := make([]BatchResult, len(items))
+	runs := make([]*p1Run, len(items))
+	for i, item := range items {
+		own, cancel := joined(ctx, item.Context)
+		defer cancel()
+		runs[i], results[i].Err = newP1Run(own, item)
+	}
+	beginAll(runs, threads)
+	for {
+		cohort := nextCohort(runs)
+		if len(cohort) == 0 {
+			break
+		}
+		labelCohort(ctx, cohort, threads)
+	}
+	var wg sync.WaitGroup
+	for i, r := range runs {
+		if r == nil {
+			continue
+		}
+		wg.Go(func() {
+			if results[i].Err = r.end(); results[i].Err == nil {
+				results[i].Output = &r.out
+			}
+		})
+	}
+	wg.Wait()
+	for i, item := range items {
+		if err := results[i].Err; err != nil {
+			results[i].Err = fmt.Errorf("p1 of sector %d: %w", item.Sector.Number, err)
+		}
+	}
+	return results
+}
+
+// joined is done when either of two contexts is; the second may be nil.
+func joined(ctx, own context.Context) (context.Context, context.CancelFunc) {
+	if own == nil {
+		return context.WithCancel(ctx)
+	}
+	both, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(own, func() { cancel(own.Err()) })
+	return both, func() { stop(); cancel(nil) }
+}
+
+// beginAll makes the data of all sectors, as many side by side as there are cores.
+func beginAll(runs []*p1Run, threads int) {
+	graphs := map[sealcore.Params]*graph.Graph{}
+	var live []*p1Run
+	for _, r := range runs {
+		if r == nil {
+			continue
+		}
+		p := r.out.Sector.Params
+		if graphs[p] == nil {
+			g, err := graph.New(p.Nodes(), p.PoRepID, p.APIVersion)
+			if err != nil {
+				r.fail(err)
+				continue
+			}
+			graphs[p] = g
+		}
+		r.graph = graphs[p]
+		live = append(live, r)
+	}
+	if len(live) == 0 {
+		return
+	}
+	workers := min(threads, len(live))
+	next := make(chan *p1Run, len(live))
+	for _, r := range live {
+		r.threads = max(1, threads/workers)
+		next <- r
+	}
+	close(next)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for r := range next {
+				r.fail(r.begin())
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// nextCohort returns the sectors that go on together: of the same graph and at the same layer,
+// the lowest that any is at.
+func nextCohort(runs []*p1Run) (cohort []*p1Run) {
+	for _, r := range runs {
+		if r == nil || r.ctx.Err() != nil || len(r.todo) == 0 {
+			continue
+		}
+		if len(cohort) > 0 && r.todo[0] < cohort[0].todo[0] {
+			cohort = nil
+		}
+		if len(cohort) == 0 || r.todo[0] == cohort[0].todo[0] && r.graph == cohort[0].graph {
+			cohort = append(cohort, r)
+		}
+	}
+	return cohort
+}
+
+// labelCohort computes the next layer of some sectors.
+func labelCohort(ctx context.Context, cohort []*p1Run, threads int) {
+	var at []*p1Run
+	var works []*work
+	var lanes []sdr.Lane
+	for _, r := range cohort {
+		w, err := r.open()
+		if err != nil {
+			r.fail(err)
+			continue
+		}
+		at, works, lanes = append(at, r), append(works, w), append(lanes, w.lane)
+	}
+	if len(at) == 0 {
+		return
+	}
+	errs := sdr.Layers(ctx, at[0].graph, lanes, works[0].layer, sdr.Options{Threads: threads, Prepare: populate})
+	for i, r := range at {
+		r.close(works[i], errs[i])
+	}
+}
