@@ -36,6 +36,9 @@ type Command struct {
 	Killed func(reason string)
 	// Limits, if set, are enforced: who passes one is killed, with an error that says which.
 	Limits *Limits
+	// Scratch, if set, is told to the engine as a directory that it may make and use; the
+	// caller removes it.
+	Scratch string
 }
 
 // Run starts the program, speaks the protocol with it and waits for its end. When ctx is

@@ -2,10 +2,12 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -78,10 +80,21 @@ func (e *Exec) Run(ctx context.Context, r Request, progress func(Progress)) (Res
 	}
 	before := time.Since(start)
 
+	scratch, err := newScratch(r.Paths.Cache)
+	if err != nil {
+		return Result{}, explain(err)
+	}
+	defer func() {
+		// A program that was killed could not tidy up, and the next attempt needs the room.
+		if err := os.RemoveAll(scratch); err != nil && e.Log != nil {
+			e.Log.Warn("an engine's scratch directory is left", "path", scratch, "error", err)
+		}
+	}()
 	start = time.Now()
 	c := &Command{
 		Path: e.Path, Args: e.Args, Env: append(withoutSecrets(os.Environ()), e.Env...),
 		Grace: e.Grace, Log: e.Log, Killed: e.Killed, Limits: &e.Limits,
+		Scratch: scratch,
 	}
 	result, err := c.Run(ctx, r, progress)
 	ran := time.Since(start)
@@ -102,6 +115,29 @@ func (e *Exec) Run(ctx context.Context, r Request, progress func(Progress)) (Res
 		e.Timed(r.Phase, ran, before+time.Since(start))
 	}
 	return Result{Outputs: outputs, Message: shortText(result.Message)}, nil
+}
+
+// scratchPrefix begins the names of programs' scratch directories. Names with a dot in
+// front are no part of a sector.
+const scratchPrefix = ".engine-"
+
+// newScratch names a scratch directory in a sector's cache, and removes those of attempts
+// whose host died. FAIL: a host that slept between its claim and this line, and lost the
+// claim meanwhile, takes the new holder's scratch away, whose attempt then fails and is
+// done again.
+func newScratch(cache string) (string, error) {
+	entries, err := os.ReadDir(cache)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	for _, entry := range entries {
+		if entry.IsDir() && strings.HasPrefix(entry.Name(), scratchPrefix) {
+			if err := os.RemoveAll(filepath.Join(cache, entry.Name())); err != nil {
+				return "", err
+			}
+		}
+	}
+	return filepath.Join(cache, scratchPrefix+strings.ToLower(rand.Text())), nil
 }
 
 // why gives an error of a check its code: that the files can't be read for now says

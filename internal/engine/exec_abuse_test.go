@@ -53,6 +53,19 @@ var _ = func() bool {
 			}
 			return Serve(os.Stdin, os.Stdout, Builtin{})
 		},
+		// It dies in the middle of its work.
+		"litter": func([]string) int {
+			var r struct{ Scratch string }
+			if err := json.NewDecoder(os.Stdin).Decode(&r); err != nil {
+				return 1
+			}
+			inside := filepath.Join(r.Scratch, "cache")
+			if err := errors.Join(os.MkdirAll(inside, 0o755), os.WriteFile(filepath.Join(inside, "layer"), []byte("half"), 0o600)); err != nil {
+				say("hello, " + err.Error())
+			}
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		},
 		"liar":   func(args []string) int { return Serve(os.Stdin, os.Stdout, liar{how: args[0]}) },
 		"replay": func(args []string) int { return Serve(os.Stdin, os.Stdout, replay{proof: args[0]}) },
 		"chatty": func([]string) int {
@@ -249,6 +262,29 @@ func TestExecThatCannotStart(t *testing.T) {
 		if _, err := execEngine(t, "good").Run(t.Context(), r, nil); !errors.As(err, &e) || e.Code != "bad_request" {
 			t.Errorf("%s: %v", p, err)
 		}
+	}
+}
+
+// What a killed program leaves is removed: by its own host, or by the next attempt if that
+// died too.
+func TestExecScratchIsRemoved(t *testing.T) {
+	t.Parallel()
+	r := sectorRequest(t, "2k", phases.P2)
+	outside := filepath.Join(t.TempDir(), "outside")
+	dead := filepath.Join(r.Paths.Cache, scratchPrefix+"ofadeadhost")
+	if err := errors.Join(os.WriteFile(outside, []byte("x"), 0o600), os.Mkdir(dead, 0o755), os.Symlink(filepath.Dir(outside), filepath.Join(dead, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	result, err := execEngine(t, "litter").Run(t.Context(), r, nil)
+	wantCode(t, result, err, "engine_signal", "killed")
+	if left, _ := filepath.Glob(filepath.Join(r.Paths.Cache, ".*")); len(left) > 0 {
+		t.Error("left behind:", left)
+	}
+	if _, err := os.Stat(outside); err != nil {
+		t.Error("followed a link:", err)
+	}
+	if _, err := execEngine(t, "builtin").Run(t.Context(), r, nil); err != nil {
+		t.Error("the next attempt:", err)
 	}
 }
 

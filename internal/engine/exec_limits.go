@@ -37,15 +37,16 @@ const (
 	defaultPoll   = 500 * time.Millisecond
 )
 
-// marshal writes the request, with the limits if there are any.
+// marshal writes the request, with what a program is told besides.
 func (c *Command) marshal(r Request) ([]byte, error) {
 	if c.Limits == nil {
 		return json.Marshal(r)
 	}
 	return json.Marshal(struct {
 		Request
-		Bounds *Bounds `json:"limits"`
-	}{r, c.Limits.bounds(r.Phase)})
+		Bounds  *Bounds `json:"limits"`
+		Scratch string  `json:"scratch,omitempty"`
+	}{r, c.Limits.bounds(r.Phase), c.Scratch})
 }
 
 func (l *Limits) output() int64 {

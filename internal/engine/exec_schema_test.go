@@ -39,7 +39,7 @@ func TestSchemaIsThatOfTheTypes(t *testing.T) {
 		typ   reflect.Type
 		extra []string
 	}{
-		"request": {request, reflect.TypeFor[Request](), []string{"limits"}}, "paths": {request.Properties["paths"], reflect.TypeFor[Paths](), nil},
+		"request": {request, reflect.TypeFor[Request](), []string{"limits", "scratch"}}, "paths": {request.Properties["paths"], reflect.TypeFor[Paths](), nil},
 		"proof": {request.Properties["proof"], reflect.TypeFor[Proof](), nil}, "limits": {request.Properties["limits"], reflect.TypeFor[Bounds](), nil},
 		"pieces": {*request.Properties["pieces"].Items, reflect.TypeFor[phases.Piece](), nil}, "control": {defs["control"], reflect.TypeFor[control](), nil},
 		"progress": {defs["progress"], reflect.TypeFor[Progress](), []string{"type"}}, "result": {defs["result"], reflect.TypeFor[Result](), []string{"type"}},

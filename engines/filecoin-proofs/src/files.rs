@@ -4,10 +4,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+
+use crate::request::Request;
 
 /// A directory for the work of one attempt, removed when it is dropped.
 pub struct Scratch {
@@ -15,24 +16,16 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes a scratch directory in the sector's cache directory (names with a leading dot
-    /// are no part of a sector). Those that killed attempts of the same phase left behind are
-    /// removed: their claim is lost, so nobody will take what they hold.
-    pub fn new(cache: &Path, phase: &str) -> Result<Scratch> {
-        fs::create_dir_all(cache).with_context(|| cache.display().to_string())?;
-        let prefix = format!(".filecoin-proofs-{phase}-");
-        for entry in fs::read_dir(cache)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                match fs::remove_dir_all(entry.path()) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).context("remove what an earlier attempt left"),
-                    _ => {}
-                }
-            }
-        }
-        let mut id = [0u8; 8]; // two hosts may have the same process id
-        io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut id)?;
-        let dir = cache.join(format!("{prefix}{}", hex::encode(id)));
+    /// Makes the scratch directory that the request names; sealfleet removes it if this
+    /// process is killed. Without a name, as when a person feeds the request, it makes one
+    /// up, in the sector's cache.
+    pub fn new(r: &Request) -> Result<Scratch> {
+        let dir = if r.scratch.as_os_str().is_empty() {
+            r.paths.cache.join(format!(".engine-{}", std::process::id()))
+        } else {
+            r.scratch.clone()
+        };
+        fs::create_dir_all(&r.paths.cache).with_context(|| r.paths.cache.display().to_string())?;
         fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
         Ok(Scratch { dir })
     }

@@ -36,7 +36,7 @@ pub fn run(r: &Request, lines: &Lines) -> Result<Outputs, Fault> {
 
 fn p1(r: &Request, proof: RegisteredSealProof, lines: &Lines) -> Result<Outputs, Fault> {
     let (prover, ticket) = (r.prover()?, r.input32("ticket")?);
-    let scratch = Scratch::new(&r.paths.cache, "p1")?;
+    let scratch = Scratch::new(r)?;
     let cache = scratch.subdir("cache")?;
     let (unsealed, sealed) = (scratch.path("unsealed"), scratch.path("sealed"));
 
@@ -148,7 +148,7 @@ fn p2(r: &Request, proof: RegisteredSealProof, lines: &Lines) -> Result<Outputs,
     }
 
     // The reference looks for its inputs in the directory that it writes to.
-    let scratch = Scratch::new(&r.paths.cache, "p2")?;
+    let scratch = Scratch::new(r)?;
     let cache = scratch.subdir("cache")?;
     for entry in fs::read_dir(&r.paths.cache)? {
         let (path, name) = { let e = entry?; (e.path(), e.file_name()) };
@@ -213,7 +213,7 @@ fn p3(r: &Request, proof: RegisteredSealProof, _: &Lines) -> Result<Outputs, Fau
         &r.paths.cache, &r.paths.sealed, r.prover()?, SectorId::from(r.number), r.input32("ticket")?, r.input32("seed")?,
         out2, &filled(proof, &infos)?)?;
     let text = serde_json::to_vec(&out).context("the output of p3")?;
-    let scratch = Scratch::new(&r.paths.cache, "p3")?;
+    let scratch = Scratch::new(r)?;
     files::write(&scratch, &r.paths.c1_json, &text)?;
     Ok(BTreeMap::from([("c1_sha256", hex::encode(Sha256::digest(&text))), ("c1_bytes", text.len().to_string())]))
 }

@@ -68,6 +68,8 @@ pub struct Request {
     threads: usize,
     #[serde(default)]
     pub proof: Option<Proof>,
+    #[serde(default)]
+    pub scratch: PathBuf,
 }
 
 /// How p4 proves.
