@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,7 +71,14 @@ func (c *Config) slots() map[phases.Step]int {
 // NewDoctor makes the doctor of these settings. The prober sends the helpers that look at
 // file systems. Its Clock, Parameters and Kernels are the caller's to set.
 func NewDoctor(c *Config, cores *host.Cores, p *host.Prober) *host.Doctor {
-	return &host.Doctor{Settings: c.Doctor, Host: c.HostName, Places: c.Places(), Slots: c.slots(), Prober: p, Cores: cores}
+	d := &host.Doctor{Settings: c.Doctor, Host: c.HostName, Places: c.Places(), Slots: c.slots(), Prober: p, Cores: cores}
+	if c.Engine != EngineNoop && (c.Supports(phases.P2) || c.Supports(phases.P3)) {
+		d.Shares = filepath.Join(c.LocalDir, "nfs")
+		if c.Supports(phases.P1) {
+			d.OwnShare = c.IP
+		}
+	}
+	return d
 }
 
 // Checkup has the doctor look at this host again and again, and keeps what he found.
@@ -84,7 +92,7 @@ type Checkup struct {
 	took   prometheus.Gauge
 
 	mu    sync.Mutex // one look at a time
-	last  host.Report
+	last  atomic.Pointer[host.Report]
 	quick map[uint64]looked // by size of the sector
 }
 
@@ -125,7 +133,7 @@ func (k *Checkup) Look(ctx context.Context) host.Report {
 		return r // stopped in the middle: nothing was found out
 	}
 	k.logChanges(r)
-	k.last = r
+	k.last.Store(&r)
 	clear(k.quick)
 	k.gauge.Reset()
 	for _, f := range r.Findings {
@@ -154,7 +162,10 @@ func (k *Checkup) logChanges(r host.Report) {
 		}
 		return m
 	}
-	before, now := bad(k.last), bad(r)
+	before, now := map[string]host.Finding{}, bad(r)
+	if last := k.last.Load(); last != nil {
+		before = bad(*last)
+	}
 	for _, f := range r.Findings {
 		if _, known := before[key(f)]; known || now[key(f)].Code == "" {
 			continue
@@ -193,12 +204,10 @@ func (k *Checkup) Run(ctx context.Context) {
 
 // Ready returns nil, or what must be mended before this host may work.
 func (k *Checkup) Ready() error {
-	// A look that hangs must not hang who asks how things are.
-	if !k.mu.TryLock() {
-		return nil
+	if last := k.last.Load(); last != nil {
+		return last.Refused()
 	}
-	defer k.mu.Unlock()
-	return k.last.Refused()
+	return nil
 }
 
 // freshEnough is how old the last look may be when a p1 is to begin.

@@ -3,6 +3,8 @@ package host
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -55,10 +57,13 @@ type Doctor struct {
 	Settings Settings
 	Host     string
 	Places   []Place // Sector, Slots, P1Seconds, Sample and Expect are filled in
-	Slots    map[phases.Step]int
-	Prober   *Prober
-	Cores    *Cores
-	Kernels  string // what the engine says that it makes use of
+	// Shares is the directory with the shares that p2 and p3 write (<local_dir>/nfs), empty if
+	// they do not run here. OwnShare is the one among them that Places has already.
+	Shares, OwnShare string
+	Slots            map[phases.Step]int
+	Prober           *Prober
+	Cores            *Cores
+	Kernels          string // what the engine says that it makes use of
 
 	// Clock tells how far this host's clock is before the server's, and how sure that is.
 	// nil: nobody is asked.
@@ -75,6 +80,7 @@ type Doctor struct {
 	measured float64
 	ext      bool
 	params   bounded
+	listing  bounded
 }
 
 // Report is what the doctor found. Its JSON is a contract.
@@ -131,7 +137,7 @@ func (d *Doctor) Run(ctx context.Context, sector uint64, quick bool) Report {
 		defer mu.Unlock()
 		list = append(list, more...)
 	}
-	for _, p := range d.Places {
+	for _, p := range append(d.peers(), d.Places...) {
 		p.Sector, p.Slots, p.Sample = sector, d.Slots[phases.P1], !quick
 		if p.Scratch && sector > 0 {
 			p.P1Seconds = p1Seconds(sector, d.measured, d.ext)
@@ -139,7 +145,15 @@ func (d *Doctor) Run(ctx context.Context, sector uint64, quick bool) Report {
 		if x, given := d.Settings.ExpectMount.of(p.Path); given {
 			p.Expect = &x
 		}
-		wg.Go(func() { add(d.Prober.Look(ctx, p, d.Settings.Limit)...) })
+		wg.Go(func() {
+			seen := d.Prober.Look(ctx, p, d.Settings.Limit)
+			for i := range seen {
+				if p.Peer && seen[i].Severity == Refuse {
+					seen[i].Severity = Warn // it may be another group's; its p2 would wait or fail, ours would not
+				}
+			}
+			add(seen...)
+		})
 	}
 	if d.Clock != nil {
 		wg.Go(func() { add(d.checkClock(ctx)) })
@@ -160,6 +174,34 @@ func (d *Doctor) Run(ctx context.Context, sector uint64, quick bool) Report {
 	}
 	sortFindings(list)
 	return Report{Host: d.Host, At: start.UTC(), Seconds: time.Since(start).Seconds(), Sector: sector, Worst: Worst(list), Findings: list}
+}
+
+// maxPeers is how many shares are looked at: a helper each.
+const maxPeers = 16
+
+// peers returns the shares of other hosts that p2 and p3 write here: each may be another
+// mount, and hang on its own.
+func (d *Doctor) peers() (list []Place) {
+	if d.Shares == "" {
+		return nil
+	}
+	var entries []os.DirEntry
+	got := make(chan []os.DirEntry, 1)
+	if d.listing.do(d.Settings.Limit, func() error {
+		dirs, err := os.ReadDir(d.Shares)
+		got <- dirs
+		return err
+	}) == nil {
+		entries = <-got
+	}
+	for _, e := range entries {
+		if !e.IsDir() || e.Name() == d.OwnShare || strings.HasPrefix(e.Name(), ".") || len(list) == maxPeers {
+			continue
+		}
+		share := filepath.Join(d.Shares, e.Name())
+		list = append(list, Place{Subject: "share " + e.Name(), Path: share, Peer: true, Share: share})
+	}
+	return list
 }
 
 func (d *Doctor) base() string {

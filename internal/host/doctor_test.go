@@ -146,11 +146,43 @@ func TestPlaceOfAnotherUser(t *testing.T) {
 	}
 	nobody := prober("SEALFLEET_TEST_UID=65534")
 	list := look(t, nobody, Place{Path: top, Make: []string{filepath.Join(nfs, "10.10.13.22", "sealed")}})
-	expect(t, list, "not_writable", Refuse, nfs+" belongs to root with mode 0755", "chown nobody "+nfs)
+	expect(t, list, "not_writable", Refuse, nfs+" belongs to root with mode 0755", "chown "+userOf(65534)+" "+nfs)
 	if err := os.Chown(nfs, 65534, 65534); err != nil { // the mend
 		t.Fatal(err)
 	}
-	expect(t, look(t, nobody, Place{Path: top, Make: []string{filepath.Join(nfs, "10.10.13.22", "sealed")}}), "writable", OK, "as nobody")
+	expect(t, look(t, nobody, Place{Path: top, Make: []string{filepath.Join(nfs, "10.10.13.22", "sealed")}}), "writable", OK, "as "+userOf(65534))
+}
+
+// p2 runs as another user than the P1 host's: found out before p1, not after.
+func TestPeersShareOfAnotherUser(t *testing.T) {
+	needRoot(t, "to be another user")
+	top, err := os.MkdirTemp("/tmp", "sealfleet-doctor-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(top)
+	sealed := filepath.Join(top, "nfs", "10.10.13.22", "sealed")
+	if err := errorsOf(os.MkdirAll(sealed, 0o755), os.MkdirAll(filepath.Join(top, "nfs", "10.10.13.23"), 0o755), os.Chmod(top, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	d := &Doctor{
+		Settings: Settings{Limit: patience}, Shares: filepath.Join(top, "nfs"), OwnShare: "10.10.13.23",
+		Prober: prober("SEALFLEET_TEST_UID=65534"), Cores: NewCores(0),
+	}
+	r := d.Run(t.Context(), 0, true)
+	codes := map[string]Finding{}
+	for _, f := range r.Findings {
+		codes[f.Code] = f
+	}
+	expect(t, codes, "not_writable", Warn, sealed+" belongs to root", "chown "+userOf(65534)+" "+sealed)
+	if err := os.Chown(sealed, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range d.Run(t.Context(), 0, true).Findings {
+		if f.Code == "not_writable" || strings.Contains(f.Subject, "10.10.13.23") {
+			t.Errorf("%+v", f)
+		}
+	}
 }
 
 func TestReadOnlyMount(t *testing.T) {

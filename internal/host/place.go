@@ -20,6 +20,7 @@ type Place struct {
 	Share   string   `json:"share,omitempty"`
 	Scratch bool     `json:"scratch,omitempty"` // p1 writes here
 	Node    bool     `json:"node,omitempty"`    // a storage node
+	Peer    bool     `json:"peer,omitempty"`    // another host's share, where p2 and p3 write
 	// Slots is how many p1 may run here at once, Sector the size of the sectors (0: not known).
 	Slots  int    `json:"slots,omitempty"`
 	Sector uint64 `json:"sector,omitempty"`
@@ -47,6 +48,10 @@ func (p Place) check(tell func(Finding)) {
 	if !p.checkDirs(tell) {
 		return
 	}
+	if p.Peer {
+		p.checkOrigins(tell)
+		return // its owner's doctor looks at the disk
+	}
 	p.checkMount(tell)
 	p.checkSpace(tell)
 	if p.Share != "" {
@@ -70,7 +75,9 @@ func (p Place) checkDirs(tell func(Finding)) bool {
 		tell(found("not_directory", Refuse, p.Subject, "remove the file, and mount or make the directory", "%s is not a directory", p.Path))
 		return false
 	}
-	if err == nil {
+	if p.Peer {
+		p.Make = existing(filepath.Join(p.Path, "cache"), filepath.Join(p.Path, "sealed"), ReserveDir(p.Path))
+	} else if err == nil {
 		err = TryDir(p.Path)
 	}
 	for _, dir := range p.Make {
@@ -87,6 +94,16 @@ func (p Place) checkDirs(tell func(Finding)) bool {
 	}
 	tell(found("writable", OK, p.Subject, "", "%s: written, synced, read back and removed as %s", p.Path, UserName()))
 	return true
+}
+
+// existing keeps those that are there: of another host's share nothing is made.
+func existing(dirs ...string) (there []string) {
+	for _, d := range dirs {
+		if info, err := os.Stat(d); err == nil && info.IsDir() {
+			there = append(there, d)
+		}
+	}
+	return there
 }
 
 // fault makes a finding of an error of the place's file system.
