@@ -125,7 +125,7 @@ func execEngine(t *testing.T, name string, args ...string) *Exec {
 		t.Fatal(err)
 	}
 	return &Exec{
-		Path: self, Args: args, Env: []string{"SEALFLEET_TEST_ENGINE=" + name}, Grace: time.Second,
+		Path: self, Args: args, Env: []string{"SEALFLEET_TEST_ENGINE=" + name}, Grace: 20 * time.Second,
 		Limits:  Limits{Memory: MemoryBytes(2 << 30), Poll: 5 * time.Millisecond},
 		Samples: 500, // every node of the smallest sectors
 	}
