@@ -27,9 +27,10 @@ type hasher struct {
 	layer     uint32
 	prev, out []byte
 
-	lane   *Lane
-	number int // of the lane among the batches' states
-	err    *error
+	lane    *Lane
+	number  int // of the lane among the batches' states
+	err     *error
+	scratch []byte // for the assembly
 }
 
 func newHasher(p prefix, prev, out []byte) *hasher {

@@ -48,8 +48,59 @@ func hashLanes(b *batch, group []*hasher) {
 			return
 		}
 	}
+	for len(group) > 1 {
+		n := min(len(group), maxLanes)
+		if len(group) == maxLanes+1 {
+			n = 2 // and two more, not three and one
+		}
+		lanesFrom(b, group[:n], i)
+		group = group[n:]
+	}
 	for _, h := range group {
 		h.hashFrom(b, i)
+	}
+}
+
+//go:generate sh -c "cd asm && go run . -out ../lanes_amd64.s -stubs ../lanes_amd64.go -pkg sdr"
+
+// laneArgs is what the assembly for two and three lanes takes: asm/main.go knows its layout.
+type laneArgs struct {
+	out, prev, label [maxLanes]*byte
+	states           [maxLanes]*[8]uint32
+	parents          *uint32
+	degree           uint64 // in bytes
+	last             uint64 // byte of a node's parents at which the last one is that is hashed
+	repeat           uint64 // blocks
+	end              uint64 // bytes of labels
+	scratch          *byte
+}
+
+// scratchSize is the memory that three lanes need: state, message schedule, seven slots of
+// message schedules; and what aligning it takes.
+const scratchSize = maxLanes*(32+256+7*256) + 64
+
+// lanesFrom computes labels of two or three sectors from node i of a batch on.
+func lanesFrom(b *batch, group []*hasher, i int) {
+	if group[0].scratch == nil {
+		group[0].scratch = make([]byte, scratchSize) // on the heap, where it stays aligned
+	}
+	scratch := group[0].scratch
+	aligned := -uintptr(unsafe.Pointer(&scratch[0])) % 64
+	a := laneArgs{
+		parents: &b.parents[i*b.degree], degree: 4 * uint64(b.degree),
+		last:   4 * uint64((sealcore.LabelParents-1)%b.degree),
+		repeat: uint64((sealcore.LabelParents-1)/2 - b.degree/2),
+		end:    uint64(b.count-i) * sealcore.NodeSize, scratch: &scratch[aligned],
+	}
+	for l, h := range group {
+		a.out[l], a.prev[l] = unsafe.SliceData(h.out), unsafe.SliceData(h.prev)
+		a.label[l] = &h.out[(b.first+uint64(i))*sealcore.NodeSize:][:a.end][0]
+		a.states[l] = &b.states[h.number][i]
+	}
+	if len(group) == 2 {
+		labels2((*byte)(unsafe.Pointer(&a)))
+	} else {
+		labels3((*byte)(unsafe.Pointer(&a)))
 	}
 }
 
