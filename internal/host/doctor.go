@@ -137,7 +137,8 @@ func (d *Doctor) Run(ctx context.Context, sector uint64, quick bool) Report {
 		defer mu.Unlock()
 		list = append(list, more...)
 	}
-	for _, p := range append(d.peers(), d.Places...) {
+	var visit func(p Place)
+	visit = func(p Place) {
 		p.Sector, p.Slots, p.Sample = sector, d.Slots[phases.P1], !quick
 		if p.Scratch && sector > 0 {
 			p.P1Seconds = p1Seconds(sector, d.measured, d.ext)
@@ -145,15 +146,23 @@ func (d *Doctor) Run(ctx context.Context, sector uint64, quick bool) Report {
 		if x, given := d.Settings.ExpectMount.of(p.Path); given {
 			p.Expect = &x
 		}
-		wg.Go(func() {
-			seen := d.Prober.Look(ctx, p, d.Settings.Limit)
-			for i := range seen {
-				if p.Peer && seen[i].Severity == Refuse {
-					seen[i].Severity = Warn // it may be another group's; its p2 would wait or fail, ours would not
-				}
+		seen := d.Prober.Look(ctx, p, d.Settings.Limit)
+		isHung := slices.ContainsFunc(seen, func(f Finding) bool { return f.Code == "path_hung" })
+		for i := range seen {
+			if p.Peer && seen[i].Severity == Refuse {
+				seen[i].Severity = Warn // it may be another group's; its p2 would wait or fail, ours would not
 			}
-			add(seen...)
-		})
+		}
+		add(seen...)
+		// Which shares there are is asked in this process, so only where a helper came back from.
+		if !isHung && !p.Peer && d.Shares != "" && within(d.Shares, p.Path) {
+			for _, peer := range d.peers() {
+				wg.Go(func() { visit(peer) })
+			}
+		}
+	}
+	for _, p := range d.Places {
+		wg.Go(func() { visit(p) })
 	}
 	if d.Clock != nil {
 		wg.Go(func() { add(d.checkClock(ctx)) })
@@ -182,9 +191,6 @@ const maxPeers = 16
 // peers returns the shares of other hosts that p2 and p3 write here: each may be another
 // mount, and hang on its own.
 func (d *Doctor) peers() (list []Place) {
-	if d.Shares == "" {
-		return nil
-	}
 	var entries []os.DirEntry
 	got := make(chan []os.DirEntry, 1)
 	if d.listing.do(d.Settings.Limit, func() error {

@@ -161,11 +161,11 @@ func TestPeersShareOfAnotherUser(t *testing.T) {
 	}
 	defer os.RemoveAll(top)
 	sealed := filepath.Join(top, "nfs", "10.10.13.22", "sealed")
-	if err := errorsOf(os.MkdirAll(sealed, 0o755), os.MkdirAll(filepath.Join(top, "nfs", "10.10.13.23"), 0o755), os.Chmod(top, 0o755)); err != nil {
+	if err := errorsOf(os.Chown(top, 65534, 65534), os.MkdirAll(sealed, 0o755), os.MkdirAll(filepath.Join(top, "nfs", "10.10.13.23"), 0o755), os.Chmod(top, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	d := &Doctor{
-		Settings: Settings{Limit: patience}, Shares: filepath.Join(top, "nfs"), OwnShare: "10.10.13.23",
+		Settings: Settings{Limit: patience}, Places: []Place{{Subject: "LOCAL_DIR", Path: top}}, Shares: filepath.Join(top, "nfs"), OwnShare: "10.10.13.23",
 		Prober: prober("SEALFLEET_TEST_UID=65534"), Cores: NewCores(0),
 	}
 	r := d.Run(t.Context(), 0, true)
