@@ -154,4 +154,8 @@ func TestP5AndP6ChallengeTheCopy(t *testing.T) {
 	if err := clean(Clean{Receipt: true, NodeDir: node, Samples: 16, Unsealed: true, Sealed: true}); err != nil {
 		t.Error("a second time:", err)
 	}
+	// Nothing of p1 and p2 is a name that p6 does not know.
+	if left, err := os.ReadDir(r.Paths.Cache); err == nil {
+		t.Errorf("left in the cache: %v", left)
+	}
 }

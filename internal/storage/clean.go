@@ -53,7 +53,7 @@ type Removal struct {
 // trees (of the reference's later and earlier names), p_aux and t_aux, what p1 tells p2
 // and p3 tells p4, the fleet's own records, and each of these under the temporary name
 // that a killed phase leaves. Lotus keeps two more, and so may a migrated sector.
-var cacheNames = regexp.MustCompile(`^\.?(` +
+var cacheNames = regexp.MustCompile(`^\.{0,2}(` +
 	`sc-0[0-9]-data-(layer-[0-9]+|tree-(c|d|r-last|q|r)(-[0-9]+)?)\.dat(\.json|\.part|\.hash)?` +
 	`|p_aux|t_aux|p1[a-z0-9-]*\.json|layers[a-z0-9-]*\.json|commit-phase1-output(\.json)?|unsealed|c1\.json` +
 	`|sealfleet-[a-z0-9-]+(\.[a-z0-9]+)?` +

@@ -16,7 +16,9 @@ import (
 	"syscall"
 	"testing"
 
+	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
+	"sealfleet/internal/sealcore/seal"
 	"sealfleet/internal/throttle"
 )
 
@@ -362,7 +364,8 @@ func TestCleanAsksForTheDevice(t *testing.T) {
 func TestKnownNames(t *testing.T) {
 	for _, name := range []string{
 		"sc-02-data-layer-11.dat", "sc-02-data-tree-c-7.dat", "sc-02-data-tree-c.dat", "sc-02-data-tree-d.dat", "sc-02-data-tree-r-last-0.dat",
-		"p_aux", "t_aux", "p1.json", "commit-phase1-output.json", ".sc-02-data-layer-2.dat.tmp", ".p_aux.tmp", "sealfleet-origin.json", "unsealed",
+		"p_aux", "t_aux", "p1.json", "commit-phase1-output.json", ".sc-02-data-layer-2.dat.tmp", ".p_aux.tmp", "sealfleet-origin.json", ".sealfleet-origin.json1234567", "unsealed",
+		seal.RecordName, "." + seal.RecordName + ".tmp", host.OriginFile,
 	} {
 		if !Known(name) {
 			t.Errorf("%s is a phase's", name)
