@@ -32,6 +32,7 @@ func benchCommand() *cobra.Command {
 		proverID string
 		// paramsDir goes before FIL_PROOFS_PARAMETER_CACHE.
 		paramsDir string
+		copies    int
 	)
 	cmd := &cobra.Command{
 		Use:   "bench",
@@ -73,10 +74,19 @@ whichever engine made it: --phases p2 goes on after an earlier --phases p1.`,
 			if paramsDir != "" {
 				proof.Parameters = paramsDir
 			}
+			if copies < 1 {
+				faults = append(faults, fmt.Errorf("--copies %d: must be 1 or more", copies))
+			}
+			if copies > 1 && (cmd.Flags().Changed("engine") || engines.compare != "") {
+				faults = append(faults, errors.New("--copies measures builtin alone: leave out --engine and --compare"))
+			}
 			if len(faults) > 0 {
 				return errUsage{errors.Join(faults...)}
 			}
 			b.Proof = proof.Request()
+			if copies > 1 {
+				return runCopies(cmd, b, copies, output)
+			}
 			if engines.compare != "" {
 				return runCompare(cmd, b, &engines, output)
 			}
@@ -108,6 +118,7 @@ whichever engine made it: --phases p2 goes on after an earlier --phases p1.`,
 	f.BoolVar(&b.CC, "cc", false, "committed capacity: a sector of zeros")
 	f.StringVar(&b.Dir, "dir", "", "directory to work in; it is made if it is not there")
 	f.StringVar(&list, "phases", "p1,p2,p3", "phases to run: some of p1,p2,p3,p4 without a gap")
+	f.IntVar(&copies, "copies", 1, "so many sectors, numbered from --sector on, in DIR/copy-1 and so on; their p1 is one batch")
 	f.IntVar(&b.Threads, "threads", 0, "most cores to use (default: all)")
 	f.StringVar(&paramsDir, "params-dir", "", "directory of p4's parameters (default: FIL_PROOFS_PARAMETER_CACHE, or the reference's)")
 	engines.add(cmd)

@@ -234,11 +234,7 @@ func (b *Bench) Run(ctx context.Context, progress func(phases.Step, Progress)) (
 		if err := b.gather(ctx, p, inputs); err != nil {
 			return nil, err
 		}
-		r := Request{
-			V: Version, Phase: p, Sector: phases.SectorID(0, b.Number), Attempt: 1,
-			ProofType: b.ProofType, Shape: b.Shape, PoRepID: b.PoRepID, ProverID: b.ProverID, Number: b.Number,
-			Pieces: b.list, Inputs: inputs, Paths: b.paths(), Threads: b.Threads, Proof: &b.Proof,
-		}
+		r := b.request(p, inputs)
 		start := time.Now()
 		result, err := b.Engine.Run(ctx, r, func(g Progress) {
 			if progress != nil {
@@ -254,6 +250,15 @@ func (b *Bench) Run(ctx context.Context, progress func(phases.Step, Progress)) (
 		}
 	}
 	return b.report(ctx, inputs, seconds)
+}
+
+// request is what the engine gets of a phase.
+func (b *Bench) request(p phases.Step, inputs map[string]string) Request {
+	return Request{
+		V: Version, Phase: p, Sector: phases.SectorID(0, b.Number), Attempt: 1,
+		ProofType: b.ProofType, Shape: b.Shape, PoRepID: b.PoRepID, ProverID: b.ProverID, Number: b.Number,
+		Pieces: b.list, Inputs: inputs, Paths: b.paths(), Threads: b.Threads, Proof: &b.Proof,
+	}
 }
 
 // gather adds what a phase needs and no earlier phase of this run told.

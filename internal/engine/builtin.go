@@ -159,6 +159,11 @@ func (j *job) p1(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	return j.p1Result(out)
+}
+
+// p1Result writes p1's output for p2, and tells what was found.
+func (j *job) p1Result(out *seal.PreCommit1) (Result, error) {
 	data, err := out.JSON()
 	if err != nil {
 		return Result{}, err
