@@ -86,6 +86,7 @@ type serveConfig struct {
 	Server     bus.ServerConfig
 	Chain      chain.DevConfig
 	Parameters string `env:"FIL_PROOFS_PARAMETER_CACHE" envDefault:"/var/tmp/filecoin-proof-parameters" desc:"directory with the verifying keys (.vk) under which the development chain checks proofs" example:"/var/tmp/filecoin-proof-parameters"`
+	SelfMade   bool   `env:"ALLOW_SELF_MADE_PARAMETERS" envDefault:"false" desc:"let the development chain check 32 and 64 GiB sectors under keys that Filecoin has not published" example:"true"`
 	Log        logs.Config
 }
 

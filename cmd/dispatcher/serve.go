@@ -93,7 +93,7 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *pro
 	metrics := dispatch.NewMetrics()
 	registry.MustRegister(metrics, connectedGauge(b))
 	d := dispatch.New(b, dispatch.Options{
-		Name: cfg.Name, Policy: cfg.Policy.policy(), Chain: chain.NewDev(cfg.Chain, newVerifier(cfg.Parameters), nil),
+		Name: cfg.Name, Policy: cfg.Policy.policy(), Chain: chain.NewDev(cfg.Chain, newVerifier(cfg.Parameters, cfg.SelfMade), nil),
 		Groups: cfg.Groups, Log: log, Metrics: metrics, SweepEvery: cfg.Sweep, HoldP1: cfg.Policy.HoldP1,
 	})
 	site.Check("bus", func(context.Context) error { return b.Connected() })

@@ -17,13 +17,14 @@ import (
 // keys in a directory. A key is read when the first proof of its kind comes; one that is
 // missing leaves the commit pending, because it may still be fetched or made.
 type verifier struct {
-	dir  string
-	mu   sync.Mutex
-	keys map[int]*groth16.VerifyingKey // by proof type
+	dir      string
+	selfMade bool // also for production sizes
+	mu       sync.Mutex
+	keys     map[int]*groth16.VerifyingKey // by proof type
 }
 
-func newVerifier(dir string) chain.Verifier {
-	return &verifier{dir: dir, keys: map[int]*groth16.VerifyingKey{}}
+func newVerifier(dir string, selfMade bool) chain.Verifier {
+	return &verifier{dir: dir, selfMade: selfMade, keys: map[int]*groth16.VerifyingKey{}}
 }
 
 // Verify is part of chain.Verifier.
@@ -53,9 +54,7 @@ func (v *verifier) key(params sealcore.Params) (*groth16.VerifyingKey, error) {
 	if key := v.keys[params.ProofType]; key != nil {
 		return key, nil
 	}
-	// The development chain is no chain of value: it takes proofs under whatever
-	// parameters its operator has put there, self-made ones included.
-	key, err := porepsnark.Key(params, v.dir, porepsnark.Options{SelfMadeParametersForProduction: true})
+	key, err := porepsnark.Key(params, v.dir, porepsnark.Options{SelfMadeParametersForProduction: v.selfMade})
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func (f *fleet) start(listen string) {
 }
 
 func (f *fleet) log() *slog.Logger {
-	var w io.Writer = io.Discard
+	w := io.Discard
 	if os.Getenv("TEST_LOG") != "" {
 		w = os.Stderr
 	}

@@ -32,10 +32,15 @@ type Fleet struct {
 	procs []*Process
 }
 
-// Places in the fleet's directory.
-func (f *Fleet) State() string              { return filepath.Join(f.Dir, "state") }
-func (f *Fleet) Sealer() string             { return filepath.Join(f.Dir, "sealer") }
-func (f *Fleet) Node(name string) string    { return filepath.Join(f.Dir, "nodes", name) }
+// State is the directory of what the programs remember.
+func (f *Fleet) State() string { return filepath.Join(f.Dir, "state") }
+
+// Sealer is the directory that the consumers seal in.
+func (f *Fleet) Sealer() string { return filepath.Join(f.Dir, "sealer") }
+
+// Node is the directory of a storage node.
+func (f *Fleet) Node(name string) string { return filepath.Join(f.Dir, "nodes", name) }
+
 func (f *Fleet) logPath(name string) string { return filepath.Join(f.Dir, name+".log") }
 
 // Prepare makes the directories.

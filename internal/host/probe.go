@@ -116,7 +116,7 @@ func (p *Prober) abandon(cmd *exec.Cmd, path string, ended <-chan error) {
 	timer := time.NewTimer(reapWithin)
 	defer timer.Stop()
 	select {
-	case <-ended:
+	case <-ended: // how does not matter: it was killed
 		return
 	case <-timer.C:
 	}

@@ -172,7 +172,7 @@ func TestVoidReservationsAreRemoved(t *testing.T) {
 		}
 		_ = os.Remove(path)
 	}
-	if processStart(os.Getpid()) == "" || processStart(os.Getpid()) != processStart(os.Getpid()) {
+	if first, second := processStart(os.Getpid()), processStart(os.Getpid()); first == "" || first != second {
 		t.Error("cannot tell when this process began")
 	}
 }

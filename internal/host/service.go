@@ -42,6 +42,6 @@ func Notify(state string) {
 	if err != nil {
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // a datagram: nothing can be lost
 	_, _ = conn.Write([]byte(state))
 }

@@ -18,7 +18,7 @@ import (
 	"sealfleet/internal/sealcore/r1cs"
 )
 
-// ErrUnconstrained: a variable occurs in no constraint, so there are no parameters.
+// ErrUnconstrained says that a variable occurs in no constraint, so there are no parameters.
 var ErrUnconstrained = errors.New("a variable occurs in no constraint")
 
 // Setup makes parameters for a circuit and writes them to w, in the reference's format.

@@ -206,7 +206,7 @@ func TestSetupRefusesACircuitThatChanges(t *testing.T) {
 func TestSetupPassesErrorsOn(t *testing.T) {
 	broken := errors.New("broken")
 	circuit := func(context.Context, r1cs.Sink) error { return broken }
-	if _, err := Setup(t.Context(), circuit, rand.Reader, Options{}, &buffer{}); err != broken {
+	if _, err := Setup(t.Context(), circuit, rand.Reader, Options{}, &buffer{}); !errors.Is(err, broken) {
 		t.Errorf("circuit: %v", err)
 	}
 	if _, err := Setup(t.Context(), toy(7, 5), io.LimitReader(rand.Reader, 100), Options{}, &buffer{}); !errors.Is(err, io.ErrUnexpectedEOF) {

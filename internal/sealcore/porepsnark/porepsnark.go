@@ -32,8 +32,8 @@ type Options struct {
 	SelfMadeParametersForProduction bool
 }
 
-// ErrDevelopmentParameters: parameters for a production size that Filecoin has not
-// published; whoever made them could forge proofs.
+// ErrDevelopmentParameters says that parameters for a production size are not those that
+// Filecoin has published; whoever made them could forge proofs.
 var ErrDevelopmentParameters = errors.New("parameters are not the published ones")
 
 // Commit2 is p4 for a sector: it reads and checks the commit-phase-1 JSON, proves each

@@ -2,6 +2,7 @@ package msm
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr"
@@ -69,7 +70,7 @@ func MultiExp[E any, PE Coord[E]](ctx context.Context, src Source[E], terms Term
 	}
 	wg.Wait()
 	for _, err := range errs {
-		if err != nil && err != context.Canceled {
+		if err != nil && !errors.Is(err, context.Canceled) {
 			return Point[E]{}, err
 		}
 	}

@@ -21,9 +21,10 @@ import (
 // infinity is (0, 0), as in gnark-crypto, whose affine points have the same layout.
 type Point[E any] struct{ X, Y E }
 
-// G1 and G2 are the points of the two groups.
 type (
+	// G1 is a point of the curve over the base field.
 	G1 = Point[fp.Element]
+	// G2 is a point of the twist.
 	G2 = Point[bls12381.E2]
 )
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr"
 	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr/fft"
+	"github.com/consensys/gnark-crypto/utils"
 )
 
 const (
@@ -111,7 +112,7 @@ func (d *Domain) ScalePowers(ctx context.Context, a []fr.Element, x, factor fr.E
 		step.Square(&step)
 	}
 	table := powers(step, 1<<low)
-	fft.BitReverse(table)
+	utils.BitReverse(table)
 	return d.parallel(ctx, 1<<(d.log-low), func(block int, t *[tile]fr.Element) {
 		var first fr.Element
 		k := int64(0)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr"
 	"github.com/consensys/gnark-crypto/ecc/bls12-381/fr/fft"
+	"github.com/consensys/gnark-crypto/utils"
 )
 
 func randomVector(t testing.TB, n int) []fr.Element {
@@ -54,7 +55,7 @@ func TestTransformsAreGnarks(t *testing.T) {
 				if err := d.BitReverse(t.Context(), got); err != nil {
 					t.Fatal(err)
 				}
-				fft.BitReverse(want)
+				utils.BitReverse(want)
 				equal(t, "bits reversed", got, want)
 
 				copy(got, v)
