@@ -249,10 +249,20 @@ func (d *Dispatcher) performOne(ctx context.Context, s *sector, state phases.Sec
 	if p.err = d.at("appended " + string(a.Kind)); p.err != nil || a.Kind != phases.DoIssue || !a.Step.IsPhase() {
 		return p
 	}
-	if state.Apply(e) != nil {
+	if a.Step == phases.P6 {
+		// p6 deletes. A redo that was written between the decision and the append voids
+		// this issue, and only the log's own order can tell: wait until it has come back.
+		if p.err = d.board.await(ctx, e.Seq); p.err != nil {
+			return p
+		}
+		var gone bool
+		if state, _, gone = s.view(); gone {
+			return p
+		}
+	} else if state.Apply(e) != nil {
 		return p // perform finds the same
 	}
-	if task, ok := state.TaskFor(a.Step); ok {
+	if task, ok := state.TaskFor(a.Step); ok && task.IssuedID == e.ID {
 		p.err = d.publish(ctx, task)
 		p.published = p.err == nil
 	}

@@ -90,9 +90,7 @@ func TestFailedPrecommitGoesStraightToP6(t *testing.T) {
 			t.Errorf("%s was issued", step)
 		}
 	}
-	if n := f.runs["s-t01000-7/p6"]; n != 1 {
-		t.Errorf("p6 was done %d times", n)
-	}
+	f.did("s-t01000-7", phases.P6, 1)
 	if stone := f.archived("s-t01000-7"); stone.Outcome != phases.StatusFailed || stone.Reason == "" {
 		t.Errorf("tombstone %+v", stone)
 	}
@@ -143,9 +141,7 @@ func TestRefusedCommitParksTheSectorAndP4CanBeRedone(t *testing.T) {
 		t.Fatalf("after the redo: %s", s.Status(p))
 	}
 	for step, want := range map[phases.Step]int{phases.P1: 1, phases.P2: 1, phases.P3: 1, phases.P4: 2, phases.P5: 1, phases.P6: 1} {
-		if n := f.runs[id+"/"+string(step)]; n != want {
-			t.Errorf("%s was done %d times, want %d", step, n, want)
-		}
+		f.did(id, step, want)
 	}
 	if err := Redo(f.ctx, f.bus, id, phases.P4, "test", "again"); !errors.Is(err, ErrRefused) {
 		t.Errorf("redo of an ended sector: %v", err)
