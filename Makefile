@@ -12,6 +12,9 @@ NATSCLI_VERSION := v0.5.1
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X sealfleet/internal/version.Version=$(VERSION)
 
+# The packages with assembly, each with a pure-Go twin.
+ASSEMBLY := ./internal/sealcore/poseidon/... ./internal/sealcore/sdr/... ./internal/sealcore/groth16/msm/... ./internal/sealcore/groth16/ntt/...
+
 # Where development parameters live; made once, then shared by demo and tests.
 PARAMS_DIR ?= $(CURDIR)/.cache/proof-parameters
 
@@ -50,8 +53,18 @@ test: params $(TOOLS)/gotestsum $(TOOLS)/nats ## run all tests (a real NATS serv
 .PHONY: test-race
 test-race: $(TOOLS)/gotestsum $(TOOLS)/nats ## run the tests of the fleet's rooms under the race detector
 	NATS_CLI=$(TOOLS)/nats $(TOOLS)/gotestsum --format pkgname -- -race -timeout 30m \
+		./internal/phases/... ./internal/bus/... ./internal/throttle/... ./internal/chain/... ./internal/web/... ./internal/settings/...
+
+.PHONY: test-race-all
+test-race-all: $(TOOLS)/gotestsum $(TOOLS)/nats ## the same for all of the fleet's rooms: ten minutes
+	NATS_CLI=$(TOOLS)/nats $(TOOLS)/gotestsum --format pkgname -- -race -timeout 30m \
 		./internal/phases/... ./internal/bus/... ./internal/dispatch/... ./internal/consume/... ./internal/engine/... \
-		./internal/throttle/... ./internal/storage/... ./internal/chain/... ./internal/web/...
+		./internal/throttle/... ./internal/storage/... ./internal/chain/... ./internal/web/... ./internal/host/...
+
+.PHONY: test-purego
+test-purego: $(TOOLS)/gotestsum ## run what has assembly without it, and with the newest CPU features masked
+	$(TOOLS)/gotestsum --format pkgname -- -tags purego $(ASSEMBLY)
+	GODEBUG=cpu.avx512ifma=off,cpu.adx=off,cpu.ssse3=off $(TOOLS)/gotestsum --format pkgname -- -count=1 $(ASSEMBLY)
 
 .PHONY: check
 check: $(TOOLS)/golangci-lint ## format, vet, lint, tidy modules, and the docs that are made from code
