@@ -215,19 +215,20 @@ func (f *Fleet) Run(ctx context.Context, program string, args ...string) (stdout
 }
 
 // Connect connects to the fleet's bus as an operator, waiting for the dispatcher to be up
-// and its streams to be there.
+// and all its streams and consumers to be there.
 func (f *Fleet) Connect(ctx context.Context) (*bus.Bus, error) {
 	b, err := bus.Connect(ctx, bus.Config{StateDir: f.State(), AckWait: 2 * time.Minute}, "dispatcher-demo", slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, errors.Join(err, f.Ended())
 	}
 	for {
-		_, _, err := b.Tasks(ctx)
-		if !errors.Is(err, bus.ErrNoStream) {
-			if err != nil {
-				b.Close()
-				return nil, err
-			}
+		changes, err := b.Plan(ctx, []string{"group1"})
+		if err != nil {
+			b.Close()
+			return nil, err
+		}
+		// The dispatcher makes one after the other: the last one must be there too.
+		if !slices.ContainsFunc(changes, func(c bus.Change) bool { return c.Action == bus.ActionCreate }) {
 			return b, nil
 		}
 		if err := f.Ended(); err != nil {
