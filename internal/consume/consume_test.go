@@ -70,7 +70,9 @@ func TestFailureHasCodeAndClass(t *testing.T) {
 
 // Two consumers, and every message delivered to both: one effect each.
 func TestTwoHostsOneTaskOneEffect(t *testing.T) {
-	f := newFleet(t, 500*time.Millisecond)
+	// Long enough that a busy machine misses no heartbeat: a lease that runs out while the
+	// phase runs is rightly taken over, and the phase runs again.
+	f := newFleet(t, 3*time.Second)
 	const sectors = 25
 	work := &ledger{}
 	race := make(chan struct{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/sealcore/vanilla"
@@ -29,7 +30,8 @@ func SpotCheck(ctx context.Context, s Sector, commD, commR, seed sealcore.Domain
 	params := s.Params
 	params.Partitions, params.Challenges = 1, nodes
 	r, err := openReplica(params, commD, commR, p)
-	if errors.Is(err, ErrOtherSector) {
+	// What can be read and makes no sense is p2's fault; what cannot be read is the disk's.
+	if unreadable := new(fs.PathError); err != nil && !errors.As(err, &unreadable) {
 		return fmt.Errorf("%w: %w", ErrSpotCheck, err)
 	}
 	if err != nil {
