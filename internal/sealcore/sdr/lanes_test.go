@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -101,7 +102,12 @@ func TestLayersAreEachLayers(t *testing.T) {
 					lanes[1].Context = ctx
 					lanes[1].Progress = func(uint64, uint64) { cancel() }
 				}
-				errs := Layers(t.Context(), g, lanes, layer+1, Options{Threads: threads, Progress: func(done, _ uint64) { last = done }})
+				var telling sync.Mutex
+				errs := Layers(t.Context(), g, lanes, layer+1, Options{Threads: threads, Progress: func(done, _ uint64) {
+					telling.Lock() // from any goroutine, so not always in order
+					last = max(last, done)
+					telling.Unlock()
+				}})
 				for i, err := range errs {
 					switch {
 					case n > 2 && layer == 1 && i == 0:
