@@ -114,8 +114,9 @@ func TestTwoHostsOneTaskOneEffect(t *testing.T) {
 	}
 	for i := range sectors {
 		if n := work.count(phases.SectorID(1000, uint64(i)), phases.P1); n != 1 {
-			// A lease that ran out while its phase ran is rightly taken over: the promise is
-			// one effect, which is checked above.
+			// Seen now and then on a busy machine, also with this long lease, and not yet
+			// explained: a takeover of a lease that ran out would be right, a claim that two
+			// hosts hold would not. One effect is checked above.
 			t.Logf("sector %d ran %d times", i, n)
 		}
 	}
