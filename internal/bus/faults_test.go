@@ -32,18 +32,19 @@ func TestPlanAndApply(t *testing.T) {
 	f.Bus = connect(t, Config{StateDir: dir, Server: f.server}, "dispatcher-a")
 	ctx := testContext(t)
 	groups := []string{"group1", "group2"}
+	streams := Config{}.streams()
 
 	plan, err := f.Plan(ctx, groups)
-	if err != nil || actions(t, plan)["stream create"] != 3 || actions(t, plan)["consumer create"] != 13 {
+	if err != nil || actions(t, plan)["stream create"] != len(streams) || actions(t, plan)["consumer create"] != 13 {
 		t.Fatalf("plan of nothing: %v, %v", plan, err)
 	}
-	if again, _ := f.Plan(ctx, groups); actions(t, again)["stream create"] != 3 {
+	if again, _ := f.Plan(ctx, groups); actions(t, again)["stream create"] != len(streams) {
 		t.Fatal("a plan changed something")
 	}
 	if done, err := f.Apply(ctx, groups); err != nil || actions(t, done)["consumer create"] != 13 {
 		t.Fatalf("apply: %v, %v", done, err)
 	}
-	if again, err := f.Apply(ctx, groups); err != nil || actions(t, again)["stream none"] != 3 || actions(t, again)["consumer none"] != 13 {
+	if again, err := f.Apply(ctx, groups); err != nil || actions(t, again)["stream none"] != len(streams) || actions(t, again)["consumer none"] != 13 {
 		t.Fatalf("apply again: %v, %v", again, err)
 	}
 

@@ -162,6 +162,7 @@ func hostPermissions() *server.Permissions {
 				"$JS.API.CONSUMER.INFO." + TasksStream + ".*",
 				"$JS.API.CONSUMER.MSG.NEXT." + TasksStream + ".*",
 				"$JS.API.DIRECT.GET." + EventsStream + ".ev.>",
+				"$JS.API.DIRECT.GET." + ControlStream,
 				"$JS.ACK." + TasksStream + ".>", "$JS.ACK.*.*." + TasksStream + ".>",
 				eventSubjects, presencePrefix + "*", NoticeSubject("*", "*", "*"),
 			},

@@ -70,6 +70,14 @@ func (c Config) streams() []jetstream.StreamConfig {
 			Storage: jetstream.FileStorage, Replicas: replicas, MaxConsumers: maxConsumers,
 			Metadata: monitor(nil),
 		},
+		{
+			Name: ControlStream, Subjects: []string{controlSubjects},
+			Description: "sealfleet: what operators set, such as drain.<host> and pause.<group>.<phase>; the last message of a subject counts",
+			Retention:   jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxMsgsPerSubject: keptControls,
+			Storage: jetstream.FileStorage, Replicas: replicas, MaxConsumers: maxConsumers,
+			DenyDelete: true, DenyPurge: true, AllowDirect: true,
+			Metadata: monitor(nil),
+		},
 	}
 }
 
