@@ -108,7 +108,7 @@ func (b *Bus) Fetch(ctx context.Context, group string, step phases.Step, maxWait
 			b.setAside.Add(1)
 			b.log.Error("set aside a message that is no task", "error", err, "data", clip(m.Data))
 			_ = l.Term("no task: " + clip([]byte(err.Error())))
-		case l.Task.V > phases.Version:
+		case l.Task.V > phases.Newest:
 			b.log.Warn("left a task to a host with a newer release", "subject", m.Subject, "version", l.Task.V)
 			_ = l.Nak(newerTaskDelay)
 		case time.Until(l.Task.NotBefore) > 0:

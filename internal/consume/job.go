@@ -204,7 +204,7 @@ func (j *job) look(ctx context.Context) (*phases.Event, bool) {
 		j.log.Warn("cannot read a task's chain", "error", err)
 		j.nak(time.Second)
 		return nil, false
-	case e == nil || e.V == 0 || e.V > phases.Version || e.Issue < j.task.Issue:
+	case e == nil || e.V == 0 || e.V > phases.Newest || e.Issue < j.task.Issue:
 		j.log.Warn("a task that its chain does not know (yet)", "issue", j.task.Issue)
 		j.nak(unknownDelay)
 		return nil, false

@@ -33,8 +33,8 @@ const nakAfter = time.Second
 // when everything that follows from the event is in the log and in the task stream.
 func (d *Dispatcher) handle(ctx context.Context, m bus.Delivery) {
 	e := m.Event
-	if e.V < 1 || e.V > phases.Version {
-		why := fmt.Sprintf("event version %d, this release knows %d", e.V, phases.Version)
+	if e.V < 1 || e.V > phases.Newest {
+		why := fmt.Sprintf("event version %d, this release knows %d", e.V, phases.Newest)
 		if err := m.SetAside(why); err != nil {
 			d.Log.Warn("could not set an event aside", "sequence", e.Seq, "error", err)
 		}

@@ -84,8 +84,8 @@ func (s *Sector) Apply(e Event) error {
 // check tells why an event is not to be believed, nil if it is.
 func (s *Sector) check(e *Event, t *StepState) *Rejected {
 	switch {
-	case e.V > Version:
-		return reject(NewerFormat, "it has version %d, this release knows %d", e.V, Version)
+	case e.V > Newest:
+		return reject(NewerFormat, "it has version %d, this release knows %d", e.V, Newest)
 	case e.V < 1 || e.ID == "":
 		return reject(Unreadable, "it has no version or no id: %s", e.Note)
 	case e.ID == t.LastID:
@@ -127,6 +127,11 @@ func (s *Sector) checkSector(e *Event) *Rejected {
 		return nil
 	case Finished:
 		return s.checkFinished(e)
+	case Paused, Resumed:
+		if err := CheckPause(s, e.Type == Paused); err != nil {
+			return reject(Early, "%v", err)
+		}
+		return nil
 	}
 	return reject(Malformed, "a sector's chain has no %q", e.Type)
 }
@@ -159,7 +164,8 @@ func (s *Sector) checkFinished(e *Event) *Rejected {
 }
 
 func (s *Sector) checkStep(e *Event, t *StepState) *Rejected {
-	if byDispatcher := e.Type == Issued || e.Type == Cancelled || e.Step.IsGate(); byDispatcher != IsDispatcher(e.Host) {
+	byDispatcher := e.Type == Issued || e.Type == Cancelled || e.Step.IsGate()
+	if byDispatcher != IsDispatcher(e.Host) && e.Type != Stopped { // a dispatcher may say it of a host that is silent
 		return reject(Forbidden, "%q may not write %s of %s", e.Host, e.Type, e.Step)
 	}
 	switch e.Type {
@@ -170,6 +176,8 @@ func (s *Sector) checkStep(e *Event, t *StepState) *Rejected {
 			return reject(Early, "nothing is to be revoked")
 		}
 		return nil
+	case Stopped:
+		return checkStopped(e, t)
 	case Claimed, Progress, Done, Failed:
 		return checkWork(e, t)
 	}
@@ -188,6 +196,18 @@ func (s *Sector) checkIssued(e *Event, t *StepState) *Rejected {
 	}
 	if why := s.blocked(e.Step); why != "" {
 		return reject(Early, "%s", why)
+	}
+	return nil
+}
+
+// checkStopped: the holder of the claim that was cancelled says that it is dead, or a
+// dispatcher gives up waiting for that.
+func checkStopped(e *Event, t *StepState) *Rejected {
+	switch {
+	case t.stopping == "":
+		return reject(Early, "nothing is being stopped")
+	case e.ClaimID != t.stopping:
+		return reject(Stale, "it holds claim %q, the one that is being stopped is %q", e.ClaimID, t.stopping)
 	}
 	return nil
 }
@@ -230,6 +250,15 @@ func (s *Sector) take(e *Event, t *StepState) {
 		for _, step := range append(dependents(e.Target), e.Target) {
 			s.reset(s.at(step))
 		}
+	case Paused:
+		s.paused, s.PauseReason = true, e.Reason
+		for _, step := range Phases() {
+			if t := s.at(step); t.Status == StatusIssued {
+				t.revoke = true // nobody has begun: it is issued again when the sector is resumed
+			}
+		}
+	case Resumed:
+		s.paused, s.PauseReason = false, ""
 	case Finished:
 		s.outcome, s.ended = Status(e.Result.Code), e.At
 		for i := range s.steps {
@@ -277,10 +306,11 @@ func (s *Sector) takeStep(e *Event, t *StepState) {
 		t.Issue, t.Attempt = e.Issue, e.Attempt
 		t.Status, t.Host, t.ClaimID, t.Note, t.Fraction = StatusIssued, "", "", "", 0
 		t.IssuedID, t.IssuedSeq, t.IssuedAt, t.NotBefore, t.Inputs = e.ID, e.Seq, e.At, e.NotBefore, e.Inputs
-		t.redo, t.Result = false, nil
+		t.redo, t.Result, t.stopping, t.Claims = false, nil, "", 0
 	case Claimed:
 		t.Status, t.Host, t.ClaimID, t.ClaimedAt = StatusRunning, e.Host, e.ClaimID, e.At
 		t.Note, t.Fraction = "", 0
+		t.Claims++
 	case Progress:
 		t.Note, t.Fraction = e.Note, e.Fraction
 	case Done:
@@ -294,7 +324,29 @@ func (s *Sector) takeStep(e *Event, t *StepState) {
 		if e.Step == Precommit && e.Result.Class == Permanent && s.outcome == "" {
 			s.outcome, s.Reason = StatusFailed, e.Result.Message
 		}
+		if FallsBack(e.Step, e.Result) && s.outcome == "" {
+			s.fallBack(e)
+		}
 	case Cancelled:
+		t.stopping = t.ClaimID
 		t.Status, t.ClaimID, t.EndedAt, t.revoke = StatusWaiting, "", e.At, false
+	case Stopped:
+		t.stopping = ""
 	}
+}
+
+// fallBack has p1 fail for a failure of a later step: its next attempt draws a new
+// ticket, and is spent, so that a farm that is too slow for its tickets parks the sector
+// at last instead of sealing it for ever.
+func (s *Sector) fallBack(e *Event) {
+	p1 := s.at(P1)
+	if p1.Status != StatusDone {
+		return
+	}
+	for _, step := range dependents(P1) {
+		s.reset(s.at(step))
+	}
+	r := *e.Result
+	r.Message = string(e.Step) + ": " + r.Message
+	p1.Status, p1.EndedAt, p1.Result = StatusFailed, e.At, &r
 }

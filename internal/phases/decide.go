@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"fmt"
 	"hash/fnv"
 	"maps"
 	"time"
@@ -94,10 +95,28 @@ func (s *Sector) due(t *StepState, p Policy) bool {
 	if !t.issuable() || t.Parked(p) || s.blocked(t.Step) != "" {
 		return false
 	}
+	if s.paused && s.outcome == "" {
+		return false
+	}
+	if s.stops(t) != "" {
+		return false
+	}
 	if t.Step == P6 && s.outcome == "" && !p.CleanBeforeCommit {
 		return s.at(Commit).Status == StatusDone
 	}
 	return true
+}
+
+// stops tells what must be known to have stopped before a step is issued, "" if nothing:
+// the step's own holder, and for p6, which deletes, everybody.
+func (s *Sector) stops(t *StepState) string {
+	for i := range s.steps {
+		other := &s.steps[i]
+		if other.stopping != "" && (other == t || t.Step == P6) {
+			return fmt.Sprintf("%s was cancelled, and %s has not yet said that it has stopped", other.Step, other.Host)
+		}
+	}
+	return ""
 }
 
 // notBefore is when a failed step may be tried again: twice as long after each failure,

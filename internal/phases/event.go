@@ -2,9 +2,15 @@ package phases
 
 import "time"
 
-// Version is the version of the events and tasks that this release writes. A reader
-// sets aside what has a higher one.
-const Version = 1
+// Versions of events and tasks. What is written has the lowest version that says it, so
+// that a release before this one understands as much as it can while a farm is upgraded
+// host by host. A reader sets aside what is above Newest, and leaves its sector to those
+// who can read it.
+const (
+	Version      = 1 // of everything that needs no other
+	VersionStops = 2 // stopped, paused, resumed, and failures that fall back (FallsBack)
+	Newest       = 2 // the highest that this release understands
+)
 
 // EventType says what an event tells.
 type EventType string
@@ -21,7 +27,26 @@ const (
 	Cancelled EventType = "cancelled" // sector chain: an operator gave the sector up
 	Redo      EventType = "redo"      // sector chain: an operator has a step done again; carries Target
 	Finished  EventType = "finished"  // sector chain: nothing is left to do
+	Stopped   EventType = "stopped"   // after cancelled: the claim's holder says that nothing of it runs any more
+	Paused    EventType = "paused"    // sector chain: an operator has nothing new begun
+	Resumed   EventType = "resumed"   // sector chain: after paused
 )
+
+// Codes of failures that mean something to the fold.
+const (
+	// CodeTicketExpired is a failure of p1, p2 or the precommit: the chain takes nothing
+	// that was sealed from the sector's ticket any more.
+	CodeTicketExpired = "ticket_expired"
+	// CodeCommitExpired is a failure of p3, p4 or the commit: the chain takes no proof of
+	// the sector any more, and its number is spent.
+	CodeCommitExpired = "commit_expired"
+)
+
+// FallsBack tells whether a failure of a step sends the sector back to p1: what was made
+// from an expired ticket is of no use to anybody. It never is if the precommit landed.
+func FallsBack(step Step, r *Result) bool {
+	return r != nil && r.Code == CodeTicketExpired && r.Class == Retryable && (step == P2 || step == Precommit)
+}
 
 // Class says what follows from a failure.
 type Class string

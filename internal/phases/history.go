@@ -52,7 +52,9 @@ func Attempts(events []Event) (rows []Attempt, rejected []*Rejected) {
 			})
 			continue
 		}
-		rows[at[e.Step]].take(&e)
+		if e.Type != Stopped { // the row has ended with the cancellation
+			rows[at[e.Step]].take(&e)
+		}
 	}
 	return rows, rejected
 }

@@ -190,11 +190,17 @@ func (w *world) work() {
 	e.Issue, e.ClaimID = h.task.Issue, h.claim.ClaimID
 	if typ == Failed {
 		e.Result = &Result{Class: []Class{Transient, Transient, Retryable, Retryable, Permanent}[w.rnd.IntN(5)]}
+		if e.Result.Class == Retryable && w.chance(30) {
+			e.V, e.Result.Code = VersionStops, CodeTicketExpired
+		}
 	}
 	seq, won := w.append(e, h.claim.Seq, true)
 	switch {
 	case !won:
-		w.holders = slices.Delete(w.holders, i, i+1) // overtaken: it stops, and never acks
+		w.holders = slices.Delete(w.holders, i, i+1) // overtaken or revoked: it stops, and never acks
+		if w.chance(80) {
+			w.stopped(h.task.Step, h.claim.ClaimID, h.claim.Host)
+		}
 	case typ == Progress:
 		e.Seq = seq
 		h.claim = e
@@ -229,7 +235,12 @@ func (w *world) forge() {
 func (w *world) operate(cancel bool) {
 	t := w.truth.Step(SectorEnd)
 	e := w.event(Cancelled, SectorEnd, DispatcherName("cli"), t.LastID)
-	if !cancel {
+	if !cancel && w.chance(30) {
+		e.V, e.Type = VersionStops, Paused
+		if CheckPause(w.truth, true) != nil {
+			return
+		}
+	} else if !cancel {
 		step := Steps()[w.rnd.IntN(8)]
 		if CheckRedo(w.truth, step) != nil {
 			return
@@ -242,8 +253,25 @@ func (w *world) operate(cancel bool) {
 	w.append(e, t.LastSeq, true)
 }
 
-// sweep has one dispatcher look at everything.
+// stopped tells that a revoked claim's holder is dead, if the log's end asks for that.
+func (w *world) stopped(step Step, claim, by string) {
+	t := w.truth.Step(step)
+	if claim == "" || t.Stopping() != claim {
+		return
+	}
+	e := w.event(Stopped, step, by, t.LastID)
+	e.V, e.ClaimID = VersionStops, claim
+	w.append(e, t.LastSeq, true)
+}
+
+// sweep has one dispatcher look at everything; now and then it gives a silent holder up.
 func (w *world) sweep() {
+	if w.chance(10) {
+		for _, step := range Steps() {
+			t := w.truth.Step(step)
+			w.stopped(step, t.Stopping(), DispatcherName("d"))
+		}
+	}
 	d := w.dispatchers[w.rnd.IntN(len(w.dispatchers))]
 	d.catchUp(w, uint64(w.rnd.IntN(len(w.log)+1)))
 	d.act(w)
@@ -271,6 +299,12 @@ func (w *world) run(t interface{ Fatalf(string, ...any) }) {
 			w.take()
 		default:
 			w.work()
+		}
+		if w.truth.Paused() && w.chance(5) {
+			s := w.truth.Step(SectorEnd)
+			e := w.event(Resumed, SectorEnd, DispatcherName("cli"), s.LastID)
+			e.V = VersionStops
+			w.append(e, s.LastSeq, true)
 		}
 		if w.truth.Status(DefaultPolicy()) == StatusParked { // an operator mends it
 			for _, p := range w.truth.Parked(DefaultPolicy()) {
@@ -335,6 +369,11 @@ func checkOrder(believed []Event, p Policy) error {
 			}
 			done[e.Step], open[e.Step] = e.Type == Done, ""
 			failed = failed || e.Step == Precommit && e.Type == Failed && e.Result.Class == Permanent
+			if e.Type == Failed && done[P1] && FallsBack(e.Step, e.Result) {
+				for _, step := range append(dependents(P1), P1) {
+					delete(done, step)
+				}
+			}
 		case Cancelled:
 			if e.Step == SectorEnd {
 				cancelled = true
@@ -373,6 +412,9 @@ func TestNoPhaseStartsEarlyTwiceOrNever(t *testing.T) {
 		for _, e := range w.believed {
 			if e.Type == Done {
 				doneOf[e.Step]++
+			}
+			if e.Type == Failed && FallsBack(e.Step, e.Result) {
+				w.redos++
 			}
 		}
 		for _, step := range Steps() {

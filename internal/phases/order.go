@@ -124,6 +124,26 @@ func CheckRedo(s *Sector, step Step) error {
 	return nil
 }
 
+// CheckPause tells why the sector cannot be paused (or resumed), or nil. What runs goes on
+// to its end; only then the sector rests.
+func CheckPause(s *Sector, pause bool) error {
+	what := "resumed"
+	if pause {
+		what = "paused"
+	}
+	switch {
+	case !s.Known():
+		return fmt.Errorf("%s cannot be %s: it was not submitted", s.ID, what)
+	case !s.ended.IsZero() || s.outcome != "":
+		return fmt.Errorf("%s cannot be %s: it is %s", s.ID, what, s.outcome)
+	case pause && s.paused:
+		return fmt.Errorf("%s cannot be paused: it is already (%s)", s.ID, s.PauseReason)
+	case !pause && !s.paused:
+		return fmt.Errorf("%s cannot be resumed: it is not paused", s.ID)
+	}
+	return nil
+}
+
 // CheckCancel tells why the sector cannot be cancelled, or nil. After the proof is on
 // chain there is a sector to be kept, and once p6 has begun there is nothing to stop.
 func CheckCancel(s *Sector) error {

@@ -41,14 +41,20 @@ type StepState struct {
 	EndedAt   time.Time
 	Note      string  // of the last progress
 	Fraction  float64 // of the last progress, 0 to 1
+	Claims    int     // of the open issue: above 1 it was taken over
 	Result    *Result // of the last done or failed
 	Inputs    map[string]string
 
-	transients int  // consecutive transient failures
-	disturbed  bool // an event that was not believed is the chain's last
-	revoke     bool // open, but its work is no longer wanted
-	redo       bool // may be issued again although it is done or permanently failed
+	transients int    // consecutive transient failures
+	disturbed  bool   // an event that was not believed is the chain's last
+	revoke     bool   // open, but its work is no longer wanted
+	redo       bool   // may be issued again although it is done or permanently failed
+	stopping   string // the claim that was cancelled, until its holder is known to have stopped
 }
+
+// Stopping returns the claim whose work was cancelled and that may still run somewhere;
+// empty if there is none. Host is its holder's.
+func (t StepState) Stopping() string { return t.stopping }
 
 // open tells whether the step's task is out: issued or claimed.
 func (t *StepState) open() bool { return t.Status == StatusIssued || t.Status == StatusRunning }
@@ -107,11 +113,14 @@ type Sector struct {
 	ID     string // SectorID
 	Spec   Spec
 	Reason string // of the cancellation, or of the failure that ended it
+	// PauseReason is why the sector is paused.
+	PauseReason string
 
 	steps     [9]StepState // in the order of Steps(), then the sector's own chain
 	submitted time.Time
 	ended     time.Time
 	outcome   Status // finished, failed or cancelled, once decided
+	paused    bool   // nothing new begins
 	newer     bool   // an event of a newer version was seen: leave the sector to a newer dispatcher
 	seq       uint64 // the highest sequence applied
 }
@@ -137,6 +146,9 @@ func (s *Sector) Ended() time.Time { return s.ended }
 
 // Seq is the highest stream sequence that was applied.
 func (s *Sector) Seq() uint64 { return s.seq }
+
+// Paused tells whether an operator has nothing new begun.
+func (s *Sector) Paused() bool { return s.paused }
 
 // Step returns where a step stands. SectorEnd gives the sector's own chain, whose LastID
 // and LastSeq a cancelled or redo event needs.

@@ -281,7 +281,12 @@ func TestCancelRevokesWhatRunsAndThenCleans(t *testing.T) {
 	y.is(StatusCancelled)
 	y.refused(y.event(Done, P4, "host1", nil), Over)
 	y.refused(y.event(Issued, P6, disp, func(e *Event) { e.Issue, e.Attempt = 1, 1 }), Early)
+	claim := y.s.Step(P4).ClaimID
 	y.act("revoke p4 revoke p5")
+	y.act("") // p6 deletes: not before p4's holder is known to be dead
+	y.refused(y.stopped(P4, "host1", "another"), Stale)
+	y.must(y.stopped(P4, "host1", claim))
+	y.refused(y.stopped(P4, "host1", claim), Early)
 	y.act("p6#2.1")
 	y.done(P6)
 	y.act("cancelled")
@@ -313,8 +318,11 @@ func TestRedoDoesAgainWhatRestsOnTheStep(t *testing.T) {
 	y.claim(P2)
 	y.operator(Redo, P1) // p1 gives p2 something new: p2's holder must stop
 	y.refused(y.event(Done, P2, "host1", nil), Over)
+	claim := y.s.Step(P2).ClaimID
 	y.act("p1#2.1 revoke p2")
 	y.done(P1)
+	y.act("") // p2's old holder may still run
+	y.must(y.stopped(P2, disp, claim))
 	y.act("p2#2.1")
 	y.done(P2)
 	y.act("precommit#1.1")
@@ -368,7 +376,10 @@ func TestRedoOfARunningStepStopsItsHolder(t *testing.T) {
 	y.claim(P1)
 	old := y.event(Done, P1, "host1", nil)
 	y.operator(Redo, P1)
+	claim := y.s.Step(P1).ClaimID
 	y.act("revoke p1")
+	y.act("")
+	y.must(y.stopped(P1, "host1", claim))
 	y.act("p1#2.1")
 	y.refused(old, Stale)
 	y.done(P1)
@@ -458,7 +469,7 @@ func TestWhatIsNotBelieved(t *testing.T) {
 	y.act("p1#2.1") // the chain's end is not believed: hosts need a new event to go on from
 	y.done(P1)
 	y.act("p2#2.1")
-	y.refused(y.event(Claimed, P2, "host1", func(e *Event) { e.V = Version + 1; e.ClaimID = "c" }), NewerFormat)
+	y.refused(y.event(Claimed, P2, "host1", func(e *Event) { e.V = Newest + 1; e.ClaimID = "c" }), NewerFormat)
 	y.act("") // a newer release has taken over
 }
 
@@ -495,5 +506,80 @@ func TestHistory(t *testing.T) {
 	}
 	if r := rows[2]; r.Step != P2 || r.Status != StatusIssued || !r.EndedAt.IsZero() {
 		t.Errorf("third %+v", r)
+	}
+}
+
+// stopped makes the event with which a claim's holder, or a dispatcher for it, says that
+// nothing of it runs any more.
+func (y *story) stopped(step Step, by, claim string) Event {
+	return y.event(Stopped, step, by, func(e *Event) { e.V, e.ClaimID = VersionStops, claim })
+}
+
+func TestAPausedSectorBeginsNothingNew(t *testing.T) {
+	y := newStory(t)
+	y.through(P1, P2, Precommit, P3)
+	y.act("p4#1.1 p5#1.1")
+	y.claim(P4)
+	pause := func(typ EventType) Event {
+		return y.event(typ, SectorEnd, disp, func(e *Event) { e.V, e.Reason = VersionStops, "disks are exchanged" })
+	}
+	y.refused(pause(Resumed), Early)
+	y.must(pause(Paused))
+	y.refused(pause(Paused), Early)
+	if !y.s.Paused() || y.s.PauseReason != "disks are exchanged" {
+		t.Fatal("not paused")
+	}
+	y.act("revoke p5") // nobody had begun it
+	y.done(P4)         // what runs goes on
+	y.act("")
+	y.must(pause(Resumed))
+	y.act("p5#2.1 commit#1.1")
+	y.done(P5)
+	y.done(Commit)
+	y.act("p6#1.1")
+}
+
+func TestAnExpiredTicketFallsBackToP1AndSpendsItsAttempts(t *testing.T) {
+	y := newStory(t)
+	expire := func(step Step) {
+		t.Helper()
+		if step.IsPhase() {
+			y.claim(step)
+		}
+		y.must(y.event(Failed, step, actorOf(step), func(e *Event) {
+			e.V, e.Result = VersionStops, &Result{Code: CodeTicketExpired, Class: Retryable, Message: "too old"}
+		}))
+	}
+	y.through(P1)
+	y.act("p2#1.1")
+	expire(P2)
+	y.act("p1#2.2")
+	y.done(P1)
+	y.act("p2#2.1")
+	y.done(P2)
+	y.act("precommit#1.1")
+	expire(Precommit)
+	y.act("p1#3.3")
+	y.done(P1)
+	y.act("p2#3.1")
+	expire(P2)
+	y.is(StatusParked)
+	y.act("")
+	y.operator(Redo, P1)
+	y.act("p1#4.1")
+	y.done(P1)
+	y.act("p2#4.1")
+	y.done(P2)
+	y.act("precommit#2.1")
+	y.done(Precommit, InputCommitBy, "2026-12-01T00:00:00Z")
+	if d := y.s.Deadline(); d.Code != CodeCommitExpired || d.At.Format("2006-01-02") != "2026-12-01" || !d.Passed(d.At.Add(time.Second)) {
+		t.Fatalf("deadline %+v", d)
+	}
+	if task, ok := y.s.TaskFor(P3); ok {
+		t.Fatalf("p3 is not issued yet: %+v", task)
+	}
+	y.act("p3#1.1")
+	if task, _ := y.s.TaskFor(P3); DeadlineOf(P3, task.Inputs).At.IsZero() || !DeadlineOf(P6, task.Inputs).At.IsZero() {
+		t.Fatalf("p3's deadline is not among its inputs: %+v", task.Inputs)
 	}
 }
