@@ -28,7 +28,11 @@ func (readyChain) Head(context.Context) (chain.Epoch, error) { return 1000, nil 
 func (readyChain) Ticket(context.Context, uint64, uint64) (chain.Ticket, error) {
 	return chain.Ticket{Value: [32]byte{1}, Epoch: 100}, nil
 }
-func (readyChain) TicketUsable(context.Context, chain.Epoch) (bool, error) { return true, nil }
+func (readyChain) PrecommitBy(context.Context, chain.Epoch) (time.Time, error) {
+	return time.Time{}, nil
+}
+func (readyChain) CommitBy(context.Context, chain.Epoch) (time.Time, error) { return time.Time{}, nil }
+func (readyChain) TicketUsable(context.Context, chain.Epoch) (bool, error)  { return true, nil }
 func (readyChain) Precommit(context.Context, chain.PrecommitRequest) (chain.Outcome, error) {
 	return chain.Outcome{State: chain.Landed, Message: "m1", Epoch: 1000, Seed: [32]byte{2}, SeedEpoch: 1000}, nil
 }

@@ -51,6 +51,7 @@ type CommitRequest struct {
 	PrecommitRequest
 	Seed      [32]byte
 	SeedEpoch Epoch
+	Landed    Epoch  // of the precommit; 0: not known
 	Proof     []byte // groth16 proofs of all partitions; empty when p4 made none
 }
 
@@ -99,6 +100,12 @@ type Chain interface {
 	// A retried p1 keeps its ticket as long as it can, because its finished layers hang
 	// on it.
 	TicketUsable(ctx context.Context, e Epoch) (bool, error)
+	// PrecommitBy is when a precommit with a ticket of this epoch must be on chain (on the
+	// main network 3,780 epochs after it); zero: this chain's tickets do not age.
+	PrecommitBy(ctx context.Context, ticket Epoch) (time.Time, error)
+	// CommitBy is when the proof of a sector must be on chain whose precommit landed at an
+	// epoch (on the main network 30 days and 150 epochs after it); zero: any time will do.
+	CommitBy(ctx context.Context, precommit Epoch) (time.Time, error)
 	// Precommit sends a sector's precommit if it was never sent, and tells how it stands.
 	Precommit(ctx context.Context, r PrecommitRequest) (Outcome, error)
 	// Commit sends a sector's proof if it was never sent, and tells how it stands.

@@ -32,6 +32,8 @@ type DevConfig struct {
 	TicketLookback  int64         `env:"DEV_CHAIN_TICKET_LOOKBACK" envDefault:"900" desc:"development chain: epochs between a ticket and the head" example:"900"`
 	PrecommitEpochs int64         `env:"DEV_CHAIN_PRECOMMIT_EPOCHS" envDefault:"2" desc:"development chain: epochs until a precommit lands" example:"2"`
 	SeedEpochs      int64         `env:"DEV_CHAIN_SEED_EPOCHS" envDefault:"5" desc:"development chain: epochs between a precommit and its seed (150 on the main network)" example:"150"`
+	TicketEpochs    int64         `env:"DEV_CHAIN_TICKET_EPOCHS" envDefault:"87300" desc:"development chain: age in epochs up to which a ticket is good for a precommit (3780 on the main network); 0: for ever" example:"3780"`
+	CommitWithin    int64         `env:"DEV_CHAIN_COMMIT_WITHIN" envDefault:"2592150" desc:"development chain: epochs after the precommit in which the proof must land (86550 on the main network); 0: any time" example:"86550"`
 	CommitEpochs    int64         `env:"DEV_CHAIN_COMMIT_EPOCHS" envDefault:"2" desc:"development chain: epochs until a commit lands" example:"2"`
 	FailPrecommit   SectorList    `env:"DEV_CHAIN_FAIL_PRECOMMIT" desc:"development chain: sectors whose precommit fails: numbers, ids, or all" example:"7,s-t01000-9"`
 	FailCommit      SectorList    `env:"DEV_CHAIN_FAIL_COMMIT" desc:"development chain: sectors whose commit is refused: numbers, ids, or all" example:"all"`
@@ -43,8 +45,10 @@ func (c *DevConfig) Validate() error {
 	switch {
 	case c.Epoch < 0:
 		return fmt.Errorf("DEV_CHAIN_EPOCH=%q: an epoch cannot be negative (example: DEV_CHAIN_EPOCH=\"100ms\")", c.Epoch)
-	case c.PrecommitEpochs < 0 || c.SeedEpochs < 0 || c.CommitEpochs < 0 || c.TicketLookback < 0:
-		return errors.New("DEV_CHAIN_PRECOMMIT_EPOCHS, DEV_CHAIN_SEED_EPOCHS, DEV_CHAIN_COMMIT_EPOCHS and DEV_CHAIN_TICKET_LOOKBACK: numbers of epochs cannot be negative")
+	case c.PrecommitEpochs < 0 || c.SeedEpochs < 0 || c.CommitEpochs < 0 || c.TicketLookback < 0 || c.TicketEpochs < 0 || c.CommitWithin < 0:
+		return errors.New("DEV_CHAIN_PRECOMMIT_EPOCHS, DEV_CHAIN_SEED_EPOCHS, DEV_CHAIN_COMMIT_EPOCHS, DEV_CHAIN_TICKET_LOOKBACK, DEV_CHAIN_TICKET_EPOCHS and DEV_CHAIN_COMMIT_WITHIN: numbers of epochs cannot be negative (example: DEV_CHAIN_SEED_EPOCHS=5)")
+	case c.TicketEpochs > 0 && c.TicketEpochs <= c.TicketLookback:
+		return fmt.Errorf("DEV_CHAIN_TICKET_EPOCHS=%d: a ticket is DEV_CHAIN_TICKET_LOOKBACK=%d epochs old when it is drawn; it must be good for longer (example: DEV_CHAIN_TICKET_EPOCHS=3780), or 0: for ever", c.TicketEpochs, c.TicketLookback)
 	}
 	return nil
 }
@@ -81,13 +85,45 @@ func (d *Dev) Ticket(_ context.Context, miner, number uint64) (Ticket, error) {
 	return Ticket{Value: d.randomness("ticket", miner, number, e), Epoch: e}, nil
 }
 
-// TicketUsable is always true: this chain's tickets do not age.
-func (d *Dev) TicketUsable(context.Context, Epoch) (bool, error) { return true, nil }
+// TicketUsable tells whether a precommit that is sent now would land in time.
+func (d *Dev) TicketUsable(_ context.Context, e Epoch) (bool, error) {
+	return !d.tooOld(e, d.epochAt(d.now())+Epoch(d.cfg.PrecommitEpochs)), nil
+}
+
+// tooOld tells whether a ticket is, for a precommit that lands at an epoch.
+func (d *Dev) tooOld(ticket, landed Epoch) bool {
+	return d.ages(d.cfg.TicketEpochs) && landed > ticket+Epoch(d.cfg.TicketEpochs)
+}
+
+// ages tells whether a limit in epochs means anything: without a clock none does.
+func (d *Dev) ages(limit int64) bool { return limit > 0 && d.cfg.Epoch > 0 }
+
+// PrecommitBy is when the last epoch begins at which a ticket is still good.
+func (d *Dev) PrecommitBy(_ context.Context, ticket Epoch) (time.Time, error) {
+	return d.limit(ticket, d.cfg.TicketEpochs), nil
+}
+
+// CommitBy is when the last epoch begins at which a proof is still taken.
+func (d *Dev) CommitBy(_ context.Context, precommit Epoch) (time.Time, error) {
+	return d.limit(precommit, d.cfg.CommitWithin), nil
+}
+
+func (d *Dev) limit(from Epoch, epochs int64) time.Time {
+	if !d.ages(epochs) {
+		return time.Time{}
+	}
+	return d.cfg.Genesis.Add(time.Duration(int64(from)+epochs) * d.cfg.Epoch)
+}
 
 // Precommit tells how a sector's precommit stands.
 func (d *Dev) Precommit(_ context.Context, r PrecommitRequest) (Outcome, error) {
 	landed := d.epochAt(r.Since) + Epoch(d.cfg.PrecommitEpochs)
 	out := Outcome{Message: d.message("precommit", &r, nil), Epoch: landed}
+	if d.tooOld(r.Ticket.Epoch, landed) {
+		out.State, out.Code, out.Class = Refused, phases.CodeTicketExpired, phases.Retryable
+		out.Reason = fmt.Sprintf("the sector's ticket is of epoch %d, and a precommit would land at %d: more than %d epochs later", r.Ticket.Epoch, landed, d.cfg.TicketEpochs)
+		return out, nil
+	}
 	if d.cfg.FailPrecommit.Has(r.Sector, r.Number) {
 		if at := d.timeOf(r.Since, d.cfg.PrecommitEpochs); d.now().Before(at) {
 			return Outcome{State: Pending, Message: out.Message, Ready: at}, nil
@@ -119,6 +155,8 @@ func (d *Dev) Commit(ctx context.Context, r CommitRequest) (Outcome, error) {
 		return out, nil
 	}
 	switch {
+	case r.Landed > 0 && d.ages(d.cfg.CommitWithin) && out.Epoch > r.Landed+Epoch(d.cfg.CommitWithin):
+		return refuse(phases.CodeCommitExpired, fmt.Sprintf("the precommit landed at epoch %d, and the proof would at %d: more than %d epochs later (mend: cancel the sector; its number is spent)", r.Landed, out.Epoch, d.cfg.CommitWithin))
 	case d.cfg.FailCommit.Has(r.Sector, r.Number):
 		return refuse(CodeToldToFail, "the development chain was told to refuse this commit (DEV_CHAIN_FAIL_COMMIT)")
 	case len(r.Proof) == 0 && d.cfg.RequireSnark:

@@ -26,7 +26,11 @@ func (readyChain) Head(context.Context) (gates.Epoch, error) { return 1000, nil 
 func (readyChain) Ticket(context.Context, uint64, uint64) (gates.Ticket, error) {
 	return gates.Ticket{Value: [32]byte{1}, Epoch: 100}, nil
 }
-func (readyChain) TicketUsable(context.Context, gates.Epoch) (bool, error) { return true, nil }
+func (readyChain) PrecommitBy(context.Context, gates.Epoch) (time.Time, error) {
+	return time.Time{}, nil
+}
+func (readyChain) CommitBy(context.Context, gates.Epoch) (time.Time, error) { return time.Time{}, nil }
+func (readyChain) TicketUsable(context.Context, gates.Epoch) (bool, error)  { return true, nil }
 func (readyChain) Precommit(context.Context, gates.PrecommitRequest) (gates.Outcome, error) {
 	return gates.Outcome{State: gates.Landed, Message: "m1", Epoch: 1000, Seed: [32]byte{2}, SeedEpoch: 1000}, nil
 }

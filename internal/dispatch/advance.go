@@ -165,7 +165,11 @@ func (d *Dispatcher) carryOut(ctx context.Context, s *sector, why reason) (lost 
 		if err != nil {
 			return lost, err
 		}
-		if !passed {
+		given, lost, err := d.giveUpWaiting(ctx, s, &state)
+		if err != nil {
+			return lost, err
+		}
+		if !passed && !given {
 			return 0, nil
 		}
 		why = byEvent // what follows from a gate that has just ended was nobody else's to do
@@ -356,8 +360,16 @@ func (d *Dispatcher) ticket(ctx context.Context, state *phases.Sector) (map[stri
 	if err != nil {
 		return nil, fmt.Errorf("draw a ticket: %w", err)
 	}
-	return map[string]string{
+	inputs := map[string]string{
 		keyTicket:      hex.EncodeToString(t.Value[:]),
 		keyTicketEpoch: strconv.FormatInt(int64(t.Epoch), 10),
-	}, nil
+	}
+	by, err := d.Chain.PrecommitBy(ctx, t.Epoch)
+	if err != nil {
+		return nil, fmt.Errorf("ask the chain how long a ticket is good: %w", err)
+	}
+	if !by.IsZero() {
+		inputs[keyPrecommitBy] = by.UTC().Format(time.RFC3339)
+	}
+	return inputs, nil
 }

@@ -66,6 +66,9 @@ type Options struct {
 	// Silence is how long a running step whose task is gone may write nothing before its
 	// task is published again.
 	Silence time.Duration
+	// StopWait is how long a host may take to say that a phase that was cancelled has
+	// stopped; 0: twice the lease.
+	StopWait time.Duration
 	// GatePoll is how soon to ask a chain again that gave no time, or an error.
 	GatePoll time.Duration
 
@@ -112,6 +115,9 @@ type Dispatcher struct {
 
 // New makes a dispatcher; Run runs it.
 func New(b *bus.Bus, o Options) *Dispatcher {
+	if o.StopWait == 0 {
+		o.StopWait = 2 * b.AckWait()
+	}
 	d := &Dispatcher{Options: o.withDefaults(), bus: b, actor: phases.DispatcherName(o.Name)}
 	d.board = newBoard(d.Policy, d.HoldP1)
 	d.agenda = newAgenda()

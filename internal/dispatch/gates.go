@@ -26,6 +26,8 @@ const (
 	keyProof            = "proof"
 	keyPrecommitMessage = "precommit_message"
 	keyPrecommitEpoch   = "precommit_epoch"
+	keyPrecommitBy      = phases.InputPrecommitBy
+	keyCommitBy         = phases.InputCommitBy
 	keyCommitMessage    = "commit_message"
 	keyCommitEpoch      = "commit_epoch"
 	keyCommitNote       = "commit_note"
@@ -61,6 +63,10 @@ func (d *Dispatcher) askGates(ctx context.Context, s *sector, state *phases.Sect
 			continue
 		}
 		out, err := d.ask(ctx, task, t)
+		var commitBy time.Time
+		if err == nil && out.State == chain.Landed && step == phases.Precommit {
+			commitBy, err = d.Chain.CommitBy(ctx, out.Epoch)
+		}
 		if err != nil || out.State == chain.Pending {
 			d.waitForGate(s, t, out, err, now)
 			continue
@@ -71,6 +77,9 @@ func (d *Dispatcher) askGates(ctx context.Context, s *sector, state *phases.Sect
 		}
 		e := gateEvent(task, t, out)
 		e.ID, e.Host, e.At = ulid.Make().String(), d.actor, time.Now().UTC()
+		if !commitBy.IsZero() {
+			e.Result.Outputs[keyCommitBy] = commitBy.UTC().Format(time.RFC3339)
+		}
 		e.Result.Seconds = max(e.At.Sub(t.IssuedAt).Seconds(), 0)
 		if lost, err := d.write(ctx, s, state, e, t.LastSeq); err != nil {
 			return false, lost, err
@@ -137,6 +146,9 @@ func (d *Dispatcher) ask(ctx context.Context, task phases.Task, t phases.StepSta
 		return d.Chain.Precommit(ctx, r)
 	}
 	c := chain.CommitRequest{PrecommitRequest: r, Seed: in.hash(keySeed), SeedEpoch: in.epoch(keySeedEpoch), Proof: in.bytes(keyProof)}
+	if task.Inputs[keyPrecommitEpoch] != "" {
+		c.Landed = in.epoch(keyPrecommitEpoch)
+	}
 	if in.err != nil {
 		return in.refused(), nil
 	}
@@ -152,6 +164,9 @@ func gateEvent(task phases.Task, t phases.StepState, out chain.Outcome) phases.E
 	if out.State == chain.Refused {
 		e.Type = phases.Failed
 		e.Result = &phases.Result{Code: out.Code, Class: out.Class, Message: out.Reason}
+		if phases.FallsBack(e.Step, e.Result) {
+			e.V = phases.VersionStops
+		}
 		return e
 	}
 	epoch := strconv.FormatInt(int64(out.Epoch), 10)

@@ -50,6 +50,24 @@ func Cancel(ctx context.Context, b *bus.Bus, id, actor, why string) error {
 	})
 }
 
+// Pause has nothing new begun for a sector; what runs goes on to its end. Resume lets it
+// go on. Both are events with who asked and why.
+func Pause(ctx context.Context, b *bus.Bus, id, actor, why string) error {
+	return pauseOrResume(ctx, b, id, phases.Paused, actor, why)
+}
+
+// Resume see Pause.
+func Resume(ctx context.Context, b *bus.Bus, id, actor, why string) error {
+	return pauseOrResume(ctx, b, id, phases.Resumed, actor, why)
+}
+
+func pauseOrResume(ctx context.Context, b *bus.Bus, id string, kind phases.EventType, actor, why string) error {
+	return onSectorChain(ctx, b, id, actor, func(s *phases.Sector, e *phases.Event) error {
+		e.V, e.Type, e.Reason = phases.VersionStops, kind, why
+		return phases.CheckPause(s, kind == phases.Paused)
+	})
+}
+
 // onSectorChain appends an operator's event to the sector's own chain, if check, which
 // also fills it in, finds that it makes sense in the state in which it is appended.
 func onSectorChain(ctx context.Context, b *bus.Bus, id, actor string, check func(*phases.Sector, *phases.Event) error) error {
