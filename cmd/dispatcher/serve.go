@@ -53,6 +53,7 @@ func serve(cmd *cobra.Command) error {
 	if err != nil {
 		return errUsage{err}
 	}
+	site.HandleSpec()
 	g, ctx := errgroup.WithContext(cmd.Context())
 	site.Check("bus", func(context.Context) error { return errors.New("connecting to NATS") })
 	g.Go(func() error { return site.Serve(ctx) })

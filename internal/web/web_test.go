@@ -29,11 +29,14 @@ import (
 
 const token = "0123456789abcdef-a-token"
 
-func start(t *testing.T, listen string, a web.Access) *web.Server {
+func start(t *testing.T, listen string, a web.Access, handle ...func(*web.Server)) *web.Server {
 	t.Helper()
 	s, err := web.New(listen, a, web.NewRegistry("test"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, h := range handle {
+		h(s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
