@@ -45,6 +45,7 @@ type Consumer struct {
 	log     *slog.Logger
 	metrics *metrics
 	shares  *shares
+	board   *board
 	// admission decides whether a task may begin; nil: always.
 	admission *admission
 
@@ -64,7 +65,7 @@ type hooks struct {
 
 // New prepares a consumer. The registry gets its metrics.
 func New(cfg Config, b *bus.Bus, e engine.Engine, registry prometheus.Registerer, log *slog.Logger) *Consumer {
-	c := &Consumer{cfg: cfg, bus: b, engine: e, log: log, metrics: newMetrics(registry)}
+	c := &Consumer{cfg: cfg, bus: b, engine: e, log: log, metrics: newMetrics(registry), board: newBoard()}
 	c.shares = newShares(cfg.CopyLimit * 1e6)
 	return c
 }
@@ -102,8 +103,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 	defer func() { stop(nil); loops.Wait() }()
 	loops.Go(func() { c.followLimits(work) })
 	loops.Go(func() { c.auditLoop(work) })
+	loops.Go(func() { c.tellStatus(work) })
 	c.log.Info("consumer is up", "slots", slots, "workers", c.cfg.Workers.String(), "groups", c.cfg.Groups)
 	<-ctx.Done()
+	c.board.drain(true)
 	quiet := make(chan struct{})
 	go func() { pools.Wait(); close(quiet) }()
 	held := c.holding()

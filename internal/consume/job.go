@@ -73,7 +73,9 @@ func (c *Consumer) do(work context.Context, l *bus.Lease) {
 	}
 	c.admission.begun(t)
 	j.cores = place.cores
+	defer c.board.begin(j, time.Now())()
 	outcome := j.run(work)
+	c.board.ended(j)
 	j.end(work, outcome)
 	if c.hooks.outcome != nil {
 		c.hooks.outcome(j, outcome.String())

@@ -21,6 +21,7 @@ type progressNote struct {
 	// Of the running step, to tell its rate: bytes of copies only.
 	began     time.Time
 	beganDone uint64
+	steps     map[string]uint64 // of a copy: how far each of its steps is
 }
 
 const (
@@ -38,7 +39,16 @@ func (n *progressNote) set(p engine.Progress) {
 		n.began, n.beganDone = time.Now(), p.Done
 	}
 	n.last = p
+	if isCopy(p.Step) {
+		if n.steps == nil {
+			n.steps = map[string]uint64{}
+		}
+		n.steps[p.Step] = p.Done
+	}
 }
+
+// isCopy tells whether a step's unit is bytes that are moved.
+func isCopy(step string) bool { return step == "copy" || step == "verify" }
 
 // pace tells how fast a copy is and when its step will be over; empty for other steps,
 // whose units mean nothing to people. Its own part of the step counts, not what an earlier
@@ -46,7 +56,7 @@ func (n *progressNote) set(p engine.Progress) {
 func (n *progressNote) pace(now time.Time) string {
 	p := n.last
 	took := now.Sub(n.began).Seconds()
-	if p.Step != "copy" && p.Step != "verify" || took < 1 || p.Done <= n.beganDone {
+	if !isCopy(p.Step) || took < 1 || p.Done <= n.beganDone {
 		return ""
 	}
 	rate := float64(p.Done-n.beganDone) / took
@@ -66,8 +76,14 @@ func (n *progressNote) due(now time.Time) (note string, fraction float64, due bo
 		return "", 0, false
 	}
 	n.told, n.toldAt = p, now
-	if p.Total > 0 {
+	note, fraction = n.say(now)
+	return note, fraction, true
+}
+
+// say writes how far the running step is. The caller holds the lock.
+func (n *progressNote) say(now time.Time) (note string, fraction float64) {
+	if p := n.last; p.Total > 0 {
 		fraction = min(float64(p.Done)/float64(p.Total), 1)
 	}
-	return fmt.Sprintf("%s %.0f %%%s", p.Step, 100*fraction, n.pace(now)), fraction, true
+	return fmt.Sprintf("%s %.0f %%%s", n.last.Step, 100*fraction, n.pace(now)), fraction
 }

@@ -240,6 +240,11 @@ func (l *Ledger) dirs(own string) []string {
 
 // list reads the reservations of a directory that hold, and removes those that are void.
 func (l *Ledger) list(dir string, now time.Time) ([]Claimed, error) {
+	return l.read(dir, now, func(path string) { _ = os.Remove(path) }) // it may belong to another user: it is not counted all the same
+}
+
+// read reads the reservations of a directory that hold, and hands those that are void over.
+func (l *Ledger) read(dir string, now time.Time, void func(path string)) ([]Claimed, error) {
 	// Opening the directory anew is what makes an NFS client ask the server.
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -268,13 +273,13 @@ func (l *Ledger) list(dir string, now time.Time) ([]Claimed, error) {
 		var c Claimed
 		if err := json.Unmarshal(data, &c); err != nil {
 			if now.Sub(at) > reserveExpires { // left so by a power cut: nobody touches it
-				_ = os.Remove(path)
+				void(path)
 				continue
 			}
 			return nil, fmt.Errorf("reservation %s is damaged: %w; mend: remove it if none of its phases runs", path, err)
 		}
 		if known, alive := l.alive(c); known && !alive || now.Sub(at) > reserveExpires {
-			_ = os.Remove(path) // it may belong to another user: it is not counted all the same
+			void(path)
 			continue
 		}
 		held = append(held, c)
