@@ -92,7 +92,7 @@ func work(ctx context.Context, cfg *consume.Config, rounds *rounds, site *web.Se
 	c := consume.New(*cfg, b, engineOf(cfg, log, func(why string) { self.Load().Killed(why) }), registry, log)
 	self.Store(c)
 	defer rounds.begin(ctx, c, b, registry)()
-	registry.MustRegister(connectedGauge(b))
+	registry.MustRegister(bus.NewMetrics(b))
 	site.Check("bus", func(context.Context) error { return b.Connected() })
 	site.Check("queues", func(context.Context) error { return c.Ready() })
 	site.Check("admission", func(context.Context) error { return c.Waiting() })
@@ -108,17 +108,6 @@ func engineOf(cfg *consume.Config, log *slog.Logger, killed func(string)) engine
 	// The program that runs, even if an upgrade has put another one in its place.
 	builtin := &engine.Command{Path: "/proc/self/exe", Name: "builtin", Args: []string{phaseCommand}, Log: log, Killed: killed}
 	return cfg.Engine.Choice().Engine(builtin, cfg.Exec.Settings(log, killed))
-}
-
-func connectedGauge(b *bus.Bus) prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "sealfleet_bus_connected", Help: "1 if the connection to NATS stands, else 0.",
-	}, func() float64 {
-		if b.Connected() != nil {
-			return 0
-		}
-		return 1
-	})
 }
 
 func line(cmd *cobra.Command, format string, a ...any) {

@@ -96,7 +96,8 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *pro
 		return err
 	}
 	metrics := dispatch.NewMetrics()
-	registry.MustRegister(metrics, connectedGauge(b))
+	busMetrics := bus.NewMetrics(b)
+	registry.MustRegister(metrics, busMetrics)
 	d := dispatch.New(b, dispatch.Options{
 		Name: cfg.Name, Policy: cfg.Policy.policy(), Chain: chain.NewDev(cfg.Chain, newVerifier(cfg.Parameters, cfg.SelfMade), nil),
 		Groups: cfg.Groups, Log: log, Metrics: metrics, SweepEvery: cfg.Sweep, HoldP1: cfg.Policy.HoldP1,
@@ -105,7 +106,10 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *pro
 	site.Check("dispatcher", func(context.Context) error { return d.Ready() })
 	log.Info("dispatching", "version", version.String(), "name", cfg.Name, "groups", []string(cfg.Groups), "http", site.URL(), "chain", "development")
 	host.Notify("READY=1")
-	return d.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { busMetrics.Follow(ctx); return nil })
+	g.Go(func() error { return d.Run(ctx) })
+	return g.Wait()
 }
 
 // prepare makes the streams and consumers that are missing.
@@ -120,17 +124,6 @@ func prepare(ctx context.Context, b *bus.Bus, groups []string, log *slog.Logger)
 		}
 	}
 	return nil
-}
-
-func connectedGauge(b *bus.Bus) prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "sealfleet_bus_connected", Help: "1 if the connection to NATS stands, else 0.",
-	}, func() float64 {
-		if b.Connected() != nil {
-			return 0
-		}
-		return 1
-	})
 }
 
 // free tells plainly that the embedded server's port is taken; the server itself would

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"sealfleet/internal/bus"
 	"sealfleet/internal/engine"
 	"sealfleet/internal/logs"
 	"sealfleet/internal/phases"
@@ -39,9 +40,9 @@ type Audited struct {
 
 // Results of an audit. Unknown: no chain says that this sector is there for good.
 const (
-	AuditOK         = "ok"
-	AuditBad        = "bad"
-	AuditUnreadable = "unreadable"
+	AuditOK         = bus.AuditOK
+	AuditBad        = bus.AuditBad
+	AuditUnreadable = bus.AuditUnreadable
 	AuditUnknown    = "unknown"
 )
 
@@ -204,6 +205,7 @@ func (c *Consumer) auditNode(ctx context.Context, node Node, after string) strin
 		}
 		after = sector
 		c.metrics.audits.WithLabelValues(got.Result).Inc()
+		c.tellAudit(got)
 		log := c.log.With("node", node.Name, logs.Sector, sector, "samples", got.Samples)
 		switch got.Result {
 		case AuditBad:
@@ -215,6 +217,20 @@ func (c *Consumer) auditNode(ctx context.Context, node Node, after string) strin
 		}
 	}
 	return after
+}
+
+// tellAudit lets the dispatchers know what an audit found: they raise the alarm, and end
+// it. If none listens the next round tells it again.
+func (c *Consumer) tellAudit(a Audited) {
+	if a.Result == AuditUnknown || len(c.cfg.Groups) == 0 {
+		return
+	}
+	err := c.bus.Notice(c.cfg.Groups[0], c.cfg.HostName, bus.NoticeAudit, bus.StoredAudit{
+		Node: a.Node, Sector: a.Sector, Result: a.Result, Message: a.Message, At: time.Now().UTC(),
+	})
+	if err != nil {
+		c.log.Debug("could not tell of an audit", logs.Sector, a.Sector, "error", err)
+	}
 }
 
 // mayClean tells whether the chains allow p6 of a sector that was not given up: p4, p5 and

@@ -67,6 +67,7 @@ type hooks struct {
 func New(cfg Config, b *bus.Bus, e engine.Engine, registry prometheus.Registerer, log *slog.Logger) *Consumer {
 	c := &Consumer{cfg: cfg, bus: b, engine: e, log: log, metrics: newMetrics(registry), board: newBoard()}
 	c.shares = newShares(cfg.CopyLimit * 1e6)
+	c.metrics.copyLimit.Set(float64(cfg.CopyLimit * 1e6))
 	return c
 }
 

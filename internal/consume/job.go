@@ -59,6 +59,9 @@ func (c *Consumer) do(work context.Context, l *bus.Lease) {
 		return
 	}
 	defer j.release()
+	if l.Deliveries > 1 {
+		c.metrics.redelivered.WithLabelValues(string(t.Step)).Inc()
+	}
 	if c.hooks.delivered != nil {
 		c.hooks.delivered(l)
 	}
@@ -299,6 +302,9 @@ func (j *job) perform(ctx context.Context) (result engine.Result, err error) {
 		return engine.Result{}, err
 	}
 	defer leave()
+	if req.Copy != nil {
+		j.note.moved = j.c.metrics.movedTo(req.Copy.Node)
+	}
 	req.Cores = j.cores
 	result, err = j.c.engine.Run(ctx, req, j.note.set)
 	if err == nil && j.task.Step == phases.P1 {
@@ -350,7 +356,7 @@ func (j *job) heartbeat(ctx context.Context, now time.Time) error {
 // the chain can say that somebody else's counts.
 func (j *job) end(work context.Context, o outcome) {
 	code := o.String()
-	j.c.metrics.attempts.WithLabelValues(string(j.task.Step), code).Inc()
+	j.c.metrics.attempts.WithLabelValues(string(j.task.Step), j.c.metrics.codes.Known(code)).Inc()
 	switch code {
 	case "lost":
 		return // never ack: the task is another's

@@ -113,6 +113,7 @@ func (c *Consumer) followLimits(ctx context.Context) {
 			}
 			lastTotal, lastNodes, told = total, nodes, ""
 			c.shares.set(total, maps.Clone(nodes))
+			c.metrics.copyLimit.Set(float64(total))
 		}
 		select {
 		case <-tick.C:

@@ -22,6 +22,8 @@ type progressNote struct {
 	began     time.Time
 	beganDone uint64
 	steps     map[string]uint64 // of a copy: how far each of its steps is
+
+	moved func(step string, bytes uint64) // counts what a copy moves; nil: nobody does
 }
 
 const (
@@ -37,6 +39,8 @@ func (n *progressNote) set(p engine.Progress) {
 	}
 	if p.Step != n.last.Step || n.began.IsZero() {
 		n.began, n.beganDone = time.Now(), p.Done
+	} else if n.moved != nil && p.Done > n.last.Done {
+		n.moved(p.Step, p.Done-n.last.Done)
 	}
 	n.last = p
 	if isCopy(p.Step) {

@@ -110,6 +110,7 @@ func (c *Consumer) tellStatus(ctx context.Context) {
 			return
 		case s.lastDisks = <-disks:
 			looking = false
+			c.metrics.disks(s.lastDisks)
 		case <-tick.C:
 		case <-c.board.changed:
 			select {

@@ -33,6 +33,9 @@ const nakAfter = time.Second
 // when everything that follows from the event is in the log and in the task stream.
 func (d *Dispatcher) handle(ctx context.Context, m bus.Delivery) {
 	e := m.Event
+	if m.Again {
+		d.Metrics.again.Inc()
+	}
 	if e.V < 1 || e.V > phases.Newest {
 		why := fmt.Sprintf("event version %d, this release knows %d", e.V, phases.Newest)
 		if err := m.SetAside(why); err != nil {

@@ -56,6 +56,7 @@ type sector struct {
 	touched [8]time.Time // when the follower last saw an event of the step, by its index in Steps
 	ends    [8]time.Time // when it saw the step end; zero if that is history
 	gone    bool         // ended, and no longer on the board
+	frame   timeframe    // of the next deadline
 
 	// work makes sure that one goroutine at a time carries out what is due. It also
 	// guards what follows.
@@ -143,6 +144,9 @@ func (b *board) take(e phases.Event) change {
 		}
 		c.after = s.state.Step(e.Step)
 		b.meters.take(&e, &c.before, &c.after)
+		if e.Type == phases.Issued || e.Type == phases.Done {
+			s.frame.note(s.state.Deadline(), e.At)
+		}
 	}
 	c.freed = b.flows.take(s, s.state)
 	switch {

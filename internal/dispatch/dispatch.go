@@ -158,6 +158,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return d.care(ctx) })
 	g.Go(func() error { return d.sweep(ctx) })
+	g.Go(func() error { return d.keep(ctx, "listen to hosts", d.listen) })
 	d.lookAtAll()
 	if err := g.Wait(); err != nil {
 		d.broken.Store(&err)
@@ -185,6 +186,22 @@ func (d *Dispatcher) followOn(ctx context.Context) error {
 		d.follow(e)
 		return nil
 	})
+}
+
+// listen hears what hosts tell of themselves: for the metrics, and what is made of them.
+func (d *Dispatcher) listen(ctx context.Context) error {
+	stopHosts, err := d.bus.WatchHosts(d.Metrics.hosts.hear)
+	if err != nil {
+		return err
+	}
+	defer stopHosts()
+	stopAudits, err := d.bus.WatchAudits(d.Metrics.hosts.audited)
+	if err != nil {
+		return err
+	}
+	defer stopAudits()
+	<-ctx.Done()
+	return nil
 }
 
 // keep runs f again after trouble, until it returns nil, ctx ends, or the log went back.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"sealfleet/internal/bus"
 	"sealfleet/internal/phases"
 )
 
@@ -25,13 +26,13 @@ type Metrics struct {
 	sweeps     prometheus.Counter
 	strangers  prometheus.Gauge
 	gateErrors *prometheus.CounterVec
+	failures   *prometheus.CounterVec
+	takeovers  *prometheus.CounterVec
+	again      prometheus.Counter
 	position   prometheus.GaugeFunc
-	sectors    *prometheus.Desc
-	waiting    *prometheus.Desc
-	running    *prometheus.Desc
-	oldest     *prometheus.Desc
-	needed     *prometheus.Desc
-	held       *prometheus.Desc
+
+	codes *bus.Words
+	hosts *hostBook
 
 	mu    sync.Mutex
 	board *board
@@ -80,12 +81,16 @@ func NewMetrics() *Metrics {
 		gateErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sealfleet_gate_errors_total", Help: "Questions that the chain could not answer.",
 		}, []string{"phase"}),
-		sectors: prometheus.NewDesc("sealfleet_sectors", "Sectors by where they stand.", []string{"group", "state"}, nil),
-		waiting: prometheus.NewDesc("sealfleet_phase_waiting", "Tasks that wait for a host with a free slot.", stationLabels, nil),
-		running: prometheus.NewDesc("sealfleet_phase_running", "Tasks that a host has claimed.", stationLabels, nil),
-		oldest:  prometheus.NewDesc("sealfleet_phase_oldest_wait_seconds", "How long the longest of the waiting tasks has waited; 0 if none waits.", stationLabels, nil),
-		needed:  prometheus.NewDesc("sealfleet_backlog_slots_needed", "How many more slots a phase needs to keep up and to work its backlog off (dispatcher backlog says why).", stationLabels, nil),
-		held:    prometheus.NewDesc("sealfleet_p1_held", "Sectors that are not started because too many of their group are not cleaned yet.", []string{"group"}, nil),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sealfleet_phase_failures_total", Help: "Attempts that failed, by the code of their failure (docs/runbooks/phase-failing.md); a code beyond the first 64 is other.",
+		}, []string{"group", "phase", "code"}),
+		takeovers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sealfleet_takeovers_total", Help: "Phases that another host claimed while one had them: the first was silent for longer than ACK_WAIT.",
+		}, stationLabels),
+		again: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sealfleet_event_redeliveries_total", Help: "Events that were given to this dispatcher and had been given out before.",
+		}),
+		codes: bus.NewWords(64), hosts: newHostBook(),
 	}
 	m.position = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sealfleet_log_position", Help: "Sequence of the last event that this dispatcher has read.",
@@ -98,8 +103,6 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-var stationLabels = []string{"group", "phase"}
-
 // Buckets for what takes between a tenth of a second (2 KiB) and days (64 GiB).
 var durationBuckets = []float64{.01, .1, 1, 10, 60, 300, 900, 1800, 3600, 7200, 10800, 14400, 21600, 43200, 86400, 129600, 216000}
 
@@ -108,9 +111,10 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.parts() {
 		c.Describe(ch)
 	}
-	for _, d := range []*prometheus.Desc{m.sectors, m.waiting, m.running, m.oldest, m.needed, m.held} {
+	for _, d := range boardDescs {
 		ch <- d
 	}
+	m.hosts.Describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -118,32 +122,17 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range m.parts() {
 		c.Collect(ch)
 	}
+	now := time.Now()
 	if b := m.watched(); b != nil {
-		for t, n := range b.tallies() {
-			ch <- prometheus.MustNewConstMetric(m.sectors, prometheus.GaugeValue, float64(n), t.group, string(t.status))
-		}
-		m.collectBacklog(ch, b.backlog(time.Now()))
+		b.survey(now).collect(ch, b.backlog(now), m.hosts.offers(now))
 	}
-}
-
-func (m *Metrics) collectBacklog(ch chan<- prometheus.Metric, backlog []Advice) {
-	for _, a := range backlog {
-		gauge := func(d *prometheus.Desc, v float64) {
-			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, a.Group, string(a.Phase))
-		}
-		gauge(m.waiting, float64(a.Waiting))
-		gauge(m.running, float64(a.Running))
-		gauge(m.oldest, a.Oldest)
-		gauge(m.needed, float64(a.Need))
-		if a.Phase == phases.P1 {
-			ch <- prometheus.MustNewConstMetric(m.held, prometheus.GaugeValue, float64(a.Held), a.Group)
-		}
-	}
+	m.hosts.collect(ch, now)
 }
 
 func (m *Metrics) parts() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.events, m.rejected, m.duration, m.wait, m.handoff, m.acted, m.issued, m.repairs, m.lost, m.sweeps, m.strangers, m.gateErrors, m.position,
+		m.events, m.rejected, m.duration, m.wait, m.handoff, m.acted, m.issued, m.repairs, m.lost, m.sweeps, m.strangers, m.gateErrors,
+		m.failures, m.takeovers, m.again, m.position,
 	}
 }
 
@@ -159,23 +148,6 @@ func (m *Metrics) watched() *board {
 	return m.board
 }
 
-// tallies counts the sectors by group and status.
-func (b *board) tallies() map[tally]int {
-	counts := map[tally]int{}
-	for _, s := range b.all() {
-		state, _, gone := s.view()
-		if !gone {
-			counts[tally{state.Group, state.Status(b.policy)}]++
-		}
-	}
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for t, n := range b.ended {
-		counts[t] += n
-	}
-	return counts
-}
-
 // count counts one event and what it changed.
 func (m *Metrics) count(e phases.Event, c change) {
 	// Labels come from the wire: what is not a known word must not make a new series.
@@ -184,7 +156,7 @@ func (m *Metrics) count(e phases.Event, c change) {
 	}
 	switch e.Type {
 	case phases.Submitted, phases.Issued, phases.Claimed, phases.Progress, phases.Done, phases.Failed,
-		phases.Cancelled, phases.Redo, phases.Finished:
+		phases.Cancelled, phases.Redo, phases.Finished, phases.Stopped, phases.Paused, phases.Resumed:
 	default:
 		e.Type = "unknown"
 	}
@@ -199,7 +171,9 @@ func (m *Metrics) count(e phases.Event, c change) {
 	switch e.Type {
 	case phases.Claimed:
 		if c.before.Status != phases.StatusIssued {
-			return // taken over: it waits for its host, not for a slot
+			// Taken over: it waited for its host, not for a slot.
+			m.takeovers.WithLabelValues(e.Group, string(e.Step)).Inc()
+			return
 		}
 		from := c.before.IssuedAt
 		if c.before.NotBefore.After(from) {
@@ -210,6 +184,9 @@ func (m *Metrics) count(e phases.Event, c change) {
 			m.handoff.Observe(time.Since(c.doneAt).Seconds())
 		}
 	case phases.Done, phases.Failed:
+		if e.Type == phases.Failed && e.Result != nil {
+			m.failures.WithLabelValues(e.Group, string(e.Step), m.codes.Known(e.Result.Code)).Inc()
+		}
 		from := c.before.ClaimedAt
 		if e.Step.IsGate() {
 			from = c.before.IssuedAt
