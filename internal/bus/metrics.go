@@ -91,7 +91,7 @@ func (m *Metrics) Ask(ctx context.Context) {
 		}
 		list := s.ListConsumers(ctx)
 		for c := range list.Info() {
-			if c.Config.Metadata[ManagedKey] != "" { // others come and go under random names
+			if c.Config.Durable != "" && c.Config.Metadata[ManagedKey] != "" { // others come and go under random names
 				consumers = append(consumers, c)
 			}
 		}
