@@ -43,8 +43,8 @@ params: build ## make development parameters for 2 KiB sectors once (about a min
 	FIL_PROOFS_PARAMETER_CACHE=$(PARAMS_DIR) ./bin/consumer params --proof-type 5
 
 .PHONY: docs
-docs: ## write the README's tables of settings anew
-	UPDATE_DOCS=1 go test -p 1 -count=1 -run TestReadmeHasTheSettings ./cmd/...
+docs: ## write what is made from code anew: the tables of settings and metrics, the alert rules
+	UPDATE_DOCS=1 go test -p 1 -count=1 -run "TestReadmeHasTheSettings|TestMetrics|TestRules" ./cmd/... ./deployments
 
 .PHONY: test
 test: params $(TOOLS)/gotestsum $(TOOLS)/nats ## run all tests (a real NATS server, real child processes, real sectors, a real SNARK)

@@ -46,7 +46,7 @@ func newRecorder(t *testing.T, program string) *recorder {
 	return &recorder{Registry: web.NewRegistry(program), t: t, described: map[string]*metric{}}
 }
 
-var descRE = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*)", constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
+var descRE = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*?)", (?:unit: "[^"]*", )?constLabels: \{(.*)\}, variableLabels: \{(.*)\}\}$`)
 
 func (r *recorder) Register(c prometheus.Collector) error {
 	ch := make(chan *prometheus.Desc)
