@@ -215,6 +215,7 @@ func TestSealAndLook(t *testing.T) {
 		t.Errorf("%d\n%s\n%s", code, out, errs)
 	}
 	testWhy(t)
+	testLimit(t)
 	testOperate(t)
 	testEventsAndBus(t, dir)
 

@@ -166,7 +166,12 @@ func decodeControl(subject string, data []byte) (c Control, err error) {
 }
 
 // controlsAgain is how often a watcher reads all controls anew, in case it missed one.
-const controlsAgain = time.Minute
+// A change is read once more after controlsSettle: the watcher hears of it when it is
+// published, and the stream may have it a moment later.
+const (
+	controlsAgain  = time.Minute
+	controlsSettle = 500 * time.Millisecond
+)
 
 // WatchControls calls fn with all controls below prefix as they stand, at once, whenever
 // one changes, and now and then, until ctx ends. Calls come one after the other. As long
@@ -189,6 +194,7 @@ func (b *Bus) WatchControls(ctx context.Context, prefix string, fn func([]Contro
 	defer sub.Unsubscribe() //nolint:errcheck // it has served
 	again := time.NewTicker(controlsAgain)
 	defer again.Stop()
+	var settled <-chan time.Time
 	for {
 		list, err := b.Controls(ctx, prefix)
 		switch {
@@ -203,6 +209,9 @@ func (b *Bus) WatchControls(ctx context.Context, prefix string, fn func([]Contro
 		}
 		select {
 		case <-changed:
+			settled = time.After(controlsSettle)
+		case <-settled:
+			settled = nil
 		case <-again.C:
 		case <-ctx.Done():
 			return ctx.Err()

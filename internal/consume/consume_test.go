@@ -483,9 +483,9 @@ func TestTwoConsumersWithOneName(t *testing.T) {
 
 func TestCopyShares(t *testing.T) {
 	s := newShares(900)
-	a, aCh, leaveA := s.join("node1")
-	b, bCh, leaveB := s.join("node1")
-	c, _, leaveC := s.join("node1")
+	a, aCh, leaveA := s.join("node1", group)
+	b, bCh, leaveB := s.join("node1", group)
+	c, _, leaveC := s.join("node1", group)
 	if a != 900 || b != 450 || c != 300 || <-aCh != 300 || <-bCh != 300 {
 		t.Error(a, b, c)
 	}

@@ -103,6 +103,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	defer func() { stop(nil); loops.Wait() }()
 	loops.Go(func() { c.followLimits(work) })
+	loops.Go(func() { c.shareGroupLimits(work) })
 	loops.Go(func() { c.auditLoop(work) })
 	loops.Go(func() { c.tellStatus(work) })
 	c.log.Info("consumer is up", "slots", slots, "workers", c.cfg.Workers.String(), "groups", c.cfg.Groups)

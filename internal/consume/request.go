@@ -86,7 +86,7 @@ func (c *Consumer) copyTo(t phases.Task, r *engine.Request) (*engine.Copy, func(
 	if err != nil {
 		return nil, nothing, err
 	}
-	first, changes, leave := c.shares.join(node.Name)
+	first, changes, leave := c.shares.join(node.Name, t.Group)
 	r.Limits = changes
 	return &engine.Copy{Node: node.Name, Dir: node.Dir, S3: node.S3, BytesPerSec: first, Samples: c.cfg.Audit.Samples}, leave, nil
 }

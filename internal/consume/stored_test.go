@@ -117,13 +117,13 @@ func TestNodeIsChosenByPolicy(t *testing.T) {
 func TestSharesAreMaxMinFair(t *testing.T) {
 	s := newShares(900)
 	s.set(900, map[string]int64{"slow": 100})
-	slow1, slowCh, leaveSlow := s.join("slow")
-	fast1, fast1Ch, _ := s.join("fast")
-	fast2, _, leaveFast2 := s.join("fast")
+	slow1, slowCh, leaveSlow := s.join("slow", group)
+	fast1, fast1Ch, _ := s.join("fast", group)
+	fast2, _, leaveFast2 := s.join("fast", group)
 	if slow1 != 100 || fast1 != 800 || fast2 != 400 || <-fast1Ch != 400 {
 		t.Error(slow1, fast1, fast2)
 	}
-	_, _, leaveSlow2 := s.join("slow")
+	_, _, leaveSlow2 := s.join("slow", group)
 	if got := <-slowCh; got != 50 {
 		t.Error("two copies to the slow node:", got)
 	}
@@ -154,7 +154,7 @@ func TestCopyLimitsOfARunningHost(t *testing.T) {
 	c := f.consumer("host1", "1:p5", &ledger{}, func(c *Consumer) {
 		c.cfg.Bus.StateDir, c.cfg.CopyLimit = dir, 500
 		c.cfg.Nodes = nodesOf(t, "node1=/mnt/node1;limit=300")
-		_, got, _ = c.shares.join("node1")
+		_, got, _ = c.shares.join("node1", group)
 		close(joined)
 	})
 	<-joined
