@@ -43,7 +43,7 @@ func (e *engineFlags) parse() error {
 	if err := settings.Load(&limits); err != nil {
 		faults = append(faults, err)
 	}
-	e.exec = limits.Settings(nil, nil)
+	e.exec = limits.Settings(nil)
 	return errors.Join(faults...)
 }
 

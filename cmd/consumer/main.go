@@ -16,6 +16,7 @@ import (
 	"sealfleet/internal/bus"
 	"sealfleet/internal/consume"
 	"sealfleet/internal/host"
+	"sealfleet/internal/keep"
 	"sealfleet/internal/settings"
 )
 
@@ -30,8 +31,11 @@ const (
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == keepCommand {
+		os.Exit(runKeeper(os.Args[2])) // before anything costs memory: there may be hundreds of us
+	}
 	if len(os.Args) == 2 && os.Args[1] == phaseCommand {
-		os.Exit(runPhase()) // before anything costs memory: there may be hundreds of us
+		os.Exit(runPhase())
 	}
 	if len(os.Args) == 2 && os.Args[1] == probeCommand {
 		os.Exit(runProbe())
@@ -64,7 +68,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, errNothing):
 		return exitNotFound
-	case errors.Is(err, bus.ErrNameTaken):
+	case errors.Is(err, bus.ErrNameTaken), errors.Is(err, keep.ErrInUse):
 		return exitConflict
 	case errors.Is(err, bus.ErrUnreachable):
 		return exitUnreachable

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +16,7 @@ import (
 	"sealfleet/internal/consume"
 	"sealfleet/internal/engine"
 	"sealfleet/internal/host"
+	"sealfleet/internal/keep"
 	"sealfleet/internal/logs"
 	"sealfleet/internal/version"
 	"sealfleet/internal/web"
@@ -27,7 +28,9 @@ func serveCommand() *cobra.Command {
 		Short: "Pull phases and run them until told to stop",
 		Long: `serve is this host's consumer. It is set up by environment variables, which are listed below.
 SIGTERM or SIGINT stops it gently: it pulls nothing more, gives running phases DRAIN_TIMEOUT, then
-stops them with all their processes and hands their tasks back. A second signal ends it at once.`,
+stops them with all their processes and hands their tasks back, checkpoints kept. A second signal ends
+it at once; so does SIGHUP: what runs then goes on, and the next consumer of this HOST_NAME takes it up
+(within ORPHAN_LIMIT). Use SIGHUP to exchange the program while p1 works.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd) },
 	}
@@ -88,9 +91,16 @@ func work(ctx context.Context, cfg *consume.Config, rounds *rounds, site *web.Se
 		}
 		return err
 	}
-	var self atomic.Pointer[consume.Consumer]
-	c := consume.New(*cfg, b, engineOf(cfg, log, func(why string) { self.Load().Killed(why) }), registry, log)
-	self.Store(c)
+	c := consume.New(*cfg, b, engine.Noop{}, registry, log)
+	if cfg.Engine != consume.EngineNoop {
+		journal, err := keep.Open(filepath.Join(cfg.Bus.StateDir, "consumer-"+cfg.HostName))
+		if err != nil {
+			return err
+		}
+		defer journal.Close() //nolint:errcheck // the end of the process closes it anyway
+		// The program that runs, even if an upgrade has put another one in its place.
+		c.Keep(journal, keep.Program{Path: "/proc/self/exe", Args: []string{keepCommand}, OrphanLimit: cfg.OrphanLimit})
+	}
 	defer rounds.begin(ctx, c, b, registry)()
 	registry.MustRegister(bus.NewMetrics(b))
 	site.Check("bus", func(context.Context) error { return b.Connected() })
@@ -99,15 +109,6 @@ func work(ctx context.Context, cfg *consume.Config, rounds *rounds, site *web.Se
 	log.Info("consuming", "version", version.String(), "ip", cfg.IP, "http", site.URL(), "engine", string(cfg.Engine))
 	host.Notify("READY=1")
 	return c.Run(ctx)
-}
-
-func engineOf(cfg *consume.Config, log *slog.Logger, killed func(string)) engine.Engine {
-	if cfg.Engine == consume.EngineNoop {
-		return engine.Noop{}
-	}
-	// The program that runs, even if an upgrade has put another one in its place.
-	builtin := &engine.Command{Path: "/proc/self/exe", Name: "builtin", Args: []string{phaseCommand}, Log: log, Killed: killed}
-	return cfg.Engine.Choice().Engine(builtin, cfg.Exec.Settings(log, killed))
 }
 
 func line(cmd *cobra.Command, format string, a ...any) {

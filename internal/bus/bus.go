@@ -70,6 +70,7 @@ type Bus struct {
 	down     error // why the connection is down
 	wentBack error
 	since    time.Time // of down
+	up       time.Time // since when the connection stands
 
 	seen  *seen
 	pulls *pulls
@@ -117,6 +118,14 @@ func (b *Bus) Connected() error {
 	return ErrUnreachable
 }
 
+// UpSince is when the connection last came to stand. Others may still be on their way
+// back after an outage of the server.
+func (b *Bus) UpSince() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.up
+}
+
 // Stopped returns ErrWentBack if the log lost acknowledged events, else nil.
 func (b *Bus) Stopped() error {
 	b.mu.Lock()
@@ -145,7 +154,7 @@ func (b *Bus) disconnected(err error) {
 func (b *Bus) reconnected() {
 	b.mu.Lock()
 	away := time.Since(b.since)
-	b.down = nil
+	b.down, b.up = nil, time.Now()
 	b.mu.Unlock()
 	b.log.Info("NATS is back", "server", b.nc.ConnectedUrlRedacted(), "away", away.Round(time.Millisecond))
 	b.pulls.renew() // the server has forgotten them

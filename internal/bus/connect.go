@@ -81,6 +81,9 @@ func (b *Bus) connect() error {
 		return err
 	}
 	b.nc, b.js = nc, js
+	b.mu.Lock()
+	b.up = time.Now()
+	b.mu.Unlock()
 	return nil
 }
 

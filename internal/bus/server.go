@@ -164,11 +164,12 @@ func hostPermissions() *server.Permissions {
 				"$JS.API.DIRECT.GET." + EventsStream + ".ev.>",
 				"$JS.API.DIRECT.GET." + ControlStream,
 				"$JS.ACK." + TasksStream + ".>", "$JS.ACK.*.*." + TasksStream + ".>",
-				eventSubjects, presencePrefix + "*", NoticeSubject("*", "*", "*"),
+				eventSubjects, presencePrefix + "*", claimsSubject("*"), NoticeSubject("*", "*", "*"),
 			},
 			Deny: []string{"ev.*.*.sector.*", "ev.*.*.*.dispatcher"},
 		},
 		Subscribe: &server.SubjectPermission{Deny: []string{"$SYS.>", "_INBOX.>"}},
+		Response:  &server.ResponsePermission{MaxMsgs: 1, Expires: time.Minute}, // to who asks for a claim
 	}
 }
 

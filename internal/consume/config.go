@@ -30,6 +30,8 @@ type Config struct {
 	FetchWait    time.Duration `env:"FETCH_WAIT" envDefault:"60s" desc:"how long one request for a task waits at the server; a task that comes is handed over at once" example:"60s"`
 	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT" envDefault:"30s" desc:"on SIGTERM, how long running phases may go on before they are stopped and handed back" example:"4h"`
 
+	OrphanLimit time.Duration `env:"ORPHAN_LIMIT" envDefault:"10m" desc:"how long running phases go on without a consumer (it crashed, or is exchanged) before they stop; the next consumer of this HOST_NAME goes on with them" example:"1h"`
+
 	Engine      EngineKind `env:"ENGINE" envDefault:"builtin" desc:"what does the phases: builtin; exec:/path, a program for p1 to p4; p2=exec:/path,p4=exec:/path, programs for some; or noop to measure the bus" example:"p2=exec:/usr/local/bin/engine-filecoin"`
 	Exec        ExecConfig
 	Threads     int `env:"ENGINE_THREADS" envDefault:"0" desc:"most cores that one phase uses; 0: all" example:"14"`
@@ -144,6 +146,9 @@ func (c *Config) Validate() error {
 	}
 	if c.DrainTimeout < 0 {
 		faults = append(faults, fault("DRAIN_TIMEOUT", c.DrainTimeout.String(), "4h", "must be 0s or more"))
+	}
+	if c.OrphanLimit < 0 || c.OrphanLimit > 240*time.Hour {
+		faults = append(faults, fault("ORPHAN_LIMIT", c.OrphanLimit.String(), "1h", "use 0s to 240h"))
 	}
 	if i := c.Audit.Interval; i != 0 && i < time.Second {
 		faults = append(faults, fault("AUDIT_INTERVAL", i.String(), "1h", "use 1s or more, or 0s for none"))

@@ -16,9 +16,17 @@
 // and rename them, and the same phase gives the same bytes, so the overlap costs time
 // and no data. p6's deletions are idempotent, and what follows them needs no cache.
 //
-// If the bus is away the work goes on and its outcome is delivered when the bus is back;
-// the outcome is held in memory (a journal on disk is still to come), so a consumer that
-// dies meanwhile has its tasks done again by whoever gets them after AckWait.
+// # What survives
+//
+// Phases run in keepers (package keep), which outlive their consumer; claims, leases and
+// outcomes are on disk. A consumer that starts goes on with what it finds: it follows the
+// keepers that run, reports the outcomes of those that ended, and kills what it lost. If
+// the bus is away the work goes on and its outcome is delivered when the bus is back,
+// whenever that is.
+//
+// A task that was claimed before is claimed anew only when its holder says that it does
+// not hold it, or does not answer (mayTakeOver). What is cancelled is killed first, and
+// then the chain is told (stopped): p6, which deletes, waits for that.
 package consume
 
 import (
@@ -26,6 +34,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +43,7 @@ import (
 
 	"sealfleet/internal/bus"
 	"sealfleet/internal/engine"
+	"sealfleet/internal/keep"
 	"sealfleet/internal/phases"
 )
 
@@ -49,7 +59,12 @@ type Consumer struct {
 	// admission decides whether a task may begin; nil: always.
 	admission *admission
 
-	running sync.Map // chain → *job: what this process holds
+	store    *keep.Store // nil: phases run in this process
+	program  keep.Program
+	controls controls
+	stopping atomic.Bool
+
+	running sync.Map // chain → *job: what this host holds
 	problem atomic.Pointer[string]
 
 	hooks hooks
@@ -71,9 +86,6 @@ func New(cfg Config, b *bus.Bus, e engine.Engine, registry prometheus.Registerer
 	return c
 }
 
-// Killed counts a child that had to be killed; the engine calls it.
-func (c *Consumer) Killed(why string) { c.metrics.kills.WithLabelValues(why).Inc() }
-
 // Ready returns nil, or why this consumer gets no tasks now.
 func (c *Consumer) Ready() error {
 	if err := c.bus.Connected(); err != nil {
@@ -93,21 +105,34 @@ var ErrHandedBack = errors.New("the consumer is stopping: the phase is handed ba
 func (c *Consumer) Run(ctx context.Context) error {
 	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
-	var pools sync.WaitGroup
-	slots := 0
-	for _, w := range c.cfg.Workers {
-		p := newPool(c, w)
-		slots += w.Num
-		pools.Go(func() { p.run(ctx, work) })
+	resumed := c.resumeAll()
+	if err := c.bus.AnswerClaims(c.cfg.HostName, c.holds); err != nil {
+		return err
 	}
 	var loops sync.WaitGroup
 	defer func() { stop(nil); loops.Wait() }()
+	var all []*pool
+	slots := 0
+	for _, w := range c.cfg.Workers {
+		all = append(all, newPool(c, w))
+		slots += w.Num
+	}
+	for _, j := range resumed {
+		at := slices.IndexFunc(all, func(p *pool) bool { return slices.Contains(p.worker.Phases, j.task.Step) })
+		all[max(at, 0)].resumed = append(all[max(at, 0)].resumed, j) // WORKERS may have been changed
+	}
+	c.followControls(work, &loops, all)
+	var pools sync.WaitGroup
+	for _, p := range all {
+		pools.Go(func() { p.run(ctx, work) })
+	}
 	loops.Go(func() { c.followLimits(work) })
 	loops.Go(func() { c.shareGroupLimits(work) })
 	loops.Go(func() { c.auditLoop(work) })
 	loops.Go(func() { c.tellStatus(work) })
 	c.log.Info("consumer is up", "slots", slots, "workers", c.cfg.Workers.String(), "groups", c.cfg.Groups)
 	<-ctx.Done()
+	c.stopping.Store(true)
 	c.board.drain(true)
 	quiet := make(chan struct{})
 	go func() { pools.Wait(); close(quiet) }()

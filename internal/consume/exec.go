@@ -13,8 +13,8 @@ type ExecConfig struct {
 }
 
 // Settings are those of every program.
-func (c ExecConfig) Settings(log *slog.Logger, killed func(reason string)) engine.Exec {
-	return engine.Exec{Limits: engine.Limits{Time: c.Time, Memory: c.Memory}, Log: log, Killed: killed}
+func (c ExecConfig) Settings(log *slog.Logger) engine.Exec {
+	return engine.Exec{Limits: engine.Limits{Time: c.Time, Memory: c.Memory}, Log: log}
 }
 
 // Choice returns which engine does which phase. The programs were looked at when the

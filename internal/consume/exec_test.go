@@ -37,7 +37,7 @@ func TestEngineSettings(t *testing.T) {
 			t.Errorf("%s is done by %q, want %q", p, got, want)
 		}
 	}
-	l := c.Exec.Settings(nil, nil).Limits
+	l := c.Exec.Settings(nil).Limits
 	if l.Time.Of(phases.P1) != 3*time.Hour || l.Time.Of(phases.P4) != 30*time.Minute || l.Time.Of(phases.P2) != 0 || l.Memory.Bytes() != 96<<30 {
 		t.Errorf("limits %+v", l)
 	}
@@ -45,7 +45,7 @@ func TestEngineSettings(t *testing.T) {
 	if err := settings.LoadFrom(&all, map[string]string{"ENGINE": "exec:" + path, "ENGINE_TIME_LIMIT": "24h", "ENGINE_MEMORY_LIMIT": "0"}); err != nil {
 		t.Fatal(err)
 	}
-	l = all.Exec.Settings(nil, nil).Limits
+	l = all.Exec.Settings(nil).Limits
 	if all.Engine.Choice().Program(phases.P3) != path || all.Engine.Choice().Program(phases.P5) != "" || l.Time.Of(phases.P3) != 24*time.Hour || l.Memory.Bytes() != 0 {
 		t.Errorf("%+v", all.Engine)
 	}
@@ -53,7 +53,7 @@ func TestEngineSettings(t *testing.T) {
 	if err := settings.LoadFrom(&standard, nil); err != nil {
 		t.Fatal(err)
 	}
-	l = standard.Exec.Settings(nil, nil).Limits
+	l = standard.Exec.Settings(nil).Limits
 	if l.Time.Of(phases.P1) < 100*time.Hour || l.Memory.Bytes() < 1<<20 || standard.Engine.Choice().String() != "builtin" {
 		t.Errorf("defaults %+v", l)
 	}
@@ -96,7 +96,7 @@ func TestProgramsFailuresReachTheChain(t *testing.T) {
 		if s.code == "engine_time" {
 			cfg.Time = engine.TimeLimit{phases.P1: 300 * time.Millisecond}
 		}
-		c := f.consumer("h1", "1:p1", choice.Engine(engine.Noop{}, cfg.Settings(f.log(), nil)), func(c *Consumer) { c.cfg.Engine = EngineBuiltin })
+		c := f.consumer("h1", "1:p1", choice.Engine(engine.Noop{}, cfg.Settings(f.log())), func(c *Consumer) { c.cfg.Engine = EngineBuiltin })
 		f.issue(group, phases.P1, uint64(i), 1, map[string]string{"ticket": strings.Repeat("01", 32)})
 		failed := f.events(i+1, ofType(phases.Failed))[i]
 		if r := failed.Result; r.Code != s.code || r.Class != phases.Retryable || len(r.Outputs) != 0 || r.Message == "" {

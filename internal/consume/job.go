@@ -17,6 +17,7 @@ import (
 
 	"sealfleet/internal/bus"
 	"sealfleet/internal/engine"
+	"sealfleet/internal/keep"
 	"sealfleet/internal/logs"
 	"sealfleet/internal/phases"
 )
@@ -42,16 +43,16 @@ type job struct {
 	note  progressNote
 	cores []int         // to run on; none: any
 	poke  chan struct{} // asks for a heartbeat now
+	kept  *keep.Kept    // the journal's entry; nil: there is no journal
+	ip    string        // of p1: the directory of the share that it works in
+	since time.Time     // of the claim
 }
 
 // do deals with a task from its delivery to its acknowledgement. work ends when the
 // consumer gives up waiting for its jobs.
 func (c *Consumer) do(work context.Context, l *bus.Lease) {
 	t := l.Task
-	j := &job{
-		c: c, task: t, lease: l, key: chain{t.Sector, t.Step}, claimID: rand.Text(), poke: make(chan struct{}, 1),
-		log: c.log.With(logs.Group, t.Group, logs.Sector, t.Sector, logs.Phase, t.Step, logs.Attempt, t.Attempt),
-	}
+	j := c.job(t, l, rand.Text())
 	if held, mine := c.running.LoadOrStore(j.key, j); mine {
 		// The server gave our own task out again (it was away for longer than the lease):
 		// the running job goes on, under the new delivery.
@@ -75,14 +76,39 @@ func (c *Consumer) do(work context.Context, l *bus.Lease) {
 		return
 	}
 	c.admission.begun(t)
-	j.cores = place.cores
-	defer c.board.begin(j, time.Now())()
-	outcome := j.run(work)
-	c.board.ended(j)
-	j.end(work, outcome)
-	if c.hooks.outcome != nil {
-		c.hooks.outcome(j, outcome.String())
+	j.cores, j.since = place.cores, time.Now()
+	if !j.begin() {
+		return
 	}
+	defer c.board.begin(j, j.since)()
+	var o outcome
+	if late := lateness(t, time.Now()); late != nil {
+		o.err = late
+	} else {
+		o = j.run(work)
+	}
+	j.end(work, o)
+}
+
+// job makes a task this host's.
+func (c *Consumer) job(t phases.Task, l *bus.Lease, claim string) *job {
+	return &job{
+		c: c, task: t, lease: l, key: chain{t.Sector, t.Step}, claimID: claim, poke: make(chan struct{}, 1), ip: c.cfg.IP, since: time.Now(),
+		log: c.log.With(logs.Group, t.Group, logs.Sector, t.Sector, logs.Phase, t.Step, logs.Attempt, t.Attempt),
+	}
+}
+
+// lateness is the failure of a task whose time is up: the chain would not take what it
+// works for, so nothing of it is started.
+func lateness(t phases.Task, now time.Time) error {
+	d := phases.DeadlineOf(t.Step, t.Inputs)
+	if !d.Passed(now) {
+		return nil
+	}
+	if d.Code == phases.CodeTicketExpired {
+		return fail(d.Code, phases.Retryable, "the chain took a precommit with this ticket until %s: p1 begins again with a new one", d.At.Format(time.RFC3339))
+	}
+	return fail(d.Code, phases.Permanent, "the chain took the proof until %s: the sector's number is spent; mend: dispatcher cancel it, and submit its pieces under another number", d.At.Format(time.RFC3339))
 }
 
 // release lets this host take tasks of the chain again.
@@ -106,6 +132,7 @@ func (j *job) adopt(ctx context.Context, other *job) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.lease = other.lease
+	j.saveLease()
 	j.log.Info("the server gave out our own running task again; going on")
 }
 
@@ -194,6 +221,9 @@ func (j *job) claimAfter(ctx context.Context, last phases.Event) error {
 	j.lastID, j.lastSeq = last.ID, last.Seq
 	e := j.event(phases.Claimed)
 	e.InputDigest = digest(j.task.Inputs)
+	if j.task.Step == phases.P1 {
+		e.Inputs = map[string]string{phases.InputIP: j.ip}
+	}
 	if err := j.append(ctx, e); err != nil {
 		return err
 	}
@@ -213,7 +243,7 @@ func (j *job) look(ctx context.Context) (*phases.Event, bool) {
 		j.log.Warn("a task that its chain does not know (yet)", "issue", j.task.Issue)
 		j.nak(unknownDelay)
 		return nil, false
-	case e.Issue > j.task.Issue, e.Type == phases.Done, e.Type == phases.Failed, e.Type == phases.Cancelled:
+	case e.Issue > j.task.Issue, e.Type == phases.Done, e.Type == phases.Failed, e.Type == phases.Cancelled, e.Type == phases.Stopped:
 		j.log.Info("the task is over already", "last", e.Type, "by", e.Host)
 		j.ack(ctx)
 		return nil, false
@@ -223,7 +253,10 @@ func (j *job) look(ctx context.Context) (*phases.Event, bool) {
 		// claim by us would need a new id.
 		j.claimID = rand.Text()
 	}
-	if e.Type != phases.Issued {
+	if e.Type != phases.Issued && e.Type != phases.Released {
+		if !j.mayTakeOver(ctx, e) {
+			return nil, false
+		}
 		j.log.Warn("taking a task over", "from", e.Host, "claimed", e.At)
 	}
 	return e, true
@@ -254,11 +287,13 @@ func (o outcome) String() string {
 func (j *job) run(work context.Context) outcome {
 	ctx, stop := context.WithCancelCause(work)
 	defer stop(nil)
-	start := time.Now()
+	if unwatch, err := j.c.bus.WatchChain(j.task.Group, j.task.Sector, j.task.Step, j.lookNow); err == nil {
+		defer unwatch() // without it the next heartbeat sees what others write
+	}
 	done := make(chan outcome, 1)
 	go func() {
-		result, err := j.perform(ctx)
-		done <- outcome{result, err, time.Since(start)}
+		result, took, err := j.perform(ctx)
+		done <- outcome{result, err, took}
 	}()
 	beatNow := func() {
 		err := j.heartbeat(ctx, time.Now())
@@ -277,7 +312,7 @@ func (j *job) run(work context.Context) outcome {
 			switch cause := context.Cause(ctx); {
 			case errors.Is(cause, errLost):
 				o.err = errLost
-			case o.err != nil && cause != nil:
+			case o.err != nil && cause != nil, errors.Is(o.err, keep.ErrStopped):
 				o.err = ErrHandedBack
 			}
 			return o
@@ -291,29 +326,47 @@ func (j *job) run(work context.Context) outcome {
 
 // perform has the engine do the phase. A panic in this host's own code fails the attempt
 // and not the host.
-func (j *job) perform(ctx context.Context) (result engine.Result, err error) {
+func (j *job) perform(ctx context.Context) (result engine.Result, took time.Duration, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &engine.Error{Code: "panic", Class: phases.Retryable, Message: fmt.Sprint(p)}
 		}
 	}()
-	req, leave, err := j.c.request(ctx, j.task)
-	if err != nil {
-		return engine.Result{}, err
+	if j.kept != nil && j.kept.Started() {
+		result, took, err = j.rejoin(ctx)
+	} else {
+		req, leave, err := j.c.request(ctx, j.task, j.ip)
+		if err != nil {
+			return engine.Result{}, 0, err
+		}
+		defer leave()
+		if req.Copy != nil {
+			j.note.moved = j.c.metrics.movedTo(req.Copy.Node)
+		}
+		req.Cores = j.cores
+		result, took, err = j.engage(ctx, req)
+		if err != nil {
+			return result, took, err
+		}
 	}
-	defer leave()
-	if req.Copy != nil {
-		j.note.moved = j.c.metrics.movedTo(req.Copy.Node)
-	}
-	req.Cores = j.cores
-	result, err = j.c.engine.Run(ctx, req, j.note.set)
 	if err == nil && j.task.Step == phases.P1 {
-		// The other phases find the sector below this host's directory of the share.
-		out := map[string]string{"ip": j.c.cfg.IP}
+		// The other phases find the sector below this directory of the share.
+		out := map[string]string{phases.InputIP: j.ip}
 		maps.Copy(out, result.Outputs)
 		result.Outputs = out
 	}
-	return result, err
+	return result, took, err
+}
+
+// engage has the engine do what was asked: in a keeper, which outlives this consumer, or
+// without a journal in this process.
+func (j *job) engage(ctx context.Context, req engine.Request) (result engine.Result, took time.Duration, err error) {
+	if j.kept != nil {
+		return j.start(ctx, req)
+	}
+	start := time.Now()
+	result, err = j.c.engine.Run(ctx, req, j.note.set)
+	return result, time.Since(start), err
 }
 
 // heartbeat reads the chain, and extends the lease if the chain still ends with our own
@@ -326,7 +379,9 @@ func (j *job) heartbeat(ctx context.Context, now time.Time) error {
 	if err == nil && last != nil && last.Seq < j.lastSeq {
 		return nil // a copy of the stream that is behind; the lease has room for five more
 	}
-	if err == nil && (last == nil || last.ID != j.lastID) {
+	if err == nil && last == nil {
+		last, err = &phases.Event{}, errLost
+	} else if err == nil && last.ID != j.lastID {
 		err = errLost
 	}
 	if err == nil {
@@ -344,82 +399,12 @@ func (j *job) heartbeat(ctx context.Context, now time.Time) error {
 	switch {
 	case errors.Is(err, errLost):
 		j.c.metrics.heartbeats.WithLabelValues("lost").Inc()
-		j.log.Warn("lost the claim: stopping the phase and discarding what it did", "last", last)
+		j.log.Warn("lost the claim: stopping the phase and discarding what it did", "last", last.Type, "by", last.Host)
 	case err != nil && ctx.Err() != context.Canceled:
 		j.c.metrics.heartbeats.WithLabelValues("unreachable").Inc()
 		j.log.Warn("heartbeat failed; the phase goes on", "error", err)
 	}
 	return err
-}
-
-// end reports the outcome. It tries for as long as it takes: the work is done, and only
-// the chain can say that somebody else's counts.
-func (j *job) end(work context.Context, o outcome) {
-	code := o.String()
-	j.c.metrics.attempts.WithLabelValues(string(j.task.Step), j.c.metrics.codes.Known(code)).Inc()
-	switch code {
-	case "lost":
-		return // never ack: the task is another's
-	case "handed_back":
-		j.log.Info("handed back")
-		j.nak(0)
-		return
-	}
-	e := j.event(phases.Done)
-	e.Result = &phases.Result{
-		Code: "ok", Message: o.result.Message, Outputs: o.result.Outputs, Digest: digest(o.result.Outputs),
-		Seconds: o.took.Seconds(), Bytes: o.result.Bytes,
-	}
-	var failure *engine.Error
-	if errors.As(o.err, &failure) {
-		e.Type = phases.Failed
-		e.Result = &phases.Result{Code: failure.Code, Class: failure.Class, Message: failure.Message, Seconds: o.took.Seconds()}
-		j.log.Error("phase failed", "code", failure.Code, "class", failure.Class, "error", failure.Message, "took", o.took.Round(time.Millisecond))
-	} else {
-		j.log.Info("phase done", "took", o.took.Round(time.Millisecond))
-		j.c.metrics.runSeconds.WithLabelValues(string(j.task.Step)).Observe(o.took.Seconds())
-		switch j.task.Step {
-		case phases.P5:
-			j.c.metrics.copied.Add(float64(o.result.Bytes))
-		case phases.P6:
-			j.c.metrics.freed.Add(float64(o.result.Bytes))
-		}
-	}
-	j.report(work, e)
-}
-
-// report appends the last event and acknowledges the task. It tries until the bus is
-// back, or until the consumer stops waiting for its jobs; a journal that outlives the
-// process takes its place in a later release.
-func (j *job) report(work context.Context, e phases.Event) {
-	for {
-		ctx, cancel := context.WithTimeout(context.Background(), j.c.bus.Heartbeat())
-		err := j.append(ctx, e)
-		cancel()
-		switch {
-		case err == nil:
-			if j.c.hooks.reported != nil {
-				j.c.hooks.reported(e)
-			}
-			j.release() // the next issue may come to this host before our ack is answered
-			j.ack(context.Background())
-			return
-		case errors.Is(err, bus.ErrConflict):
-			j.log.Warn("the claim was lost before the outcome could be reported: discarded", "error", err)
-			return
-		case !errors.Is(err, bus.ErrUnreachable) || errors.Is(err, bus.ErrWentBack):
-			j.log.Error("the outcome cannot be reported", "error", err)
-			return
-		}
-		if work.Err() != nil {
-			j.log.Error("the outcome is lost: stopped before NATS came back; the phase will be done again", "error", err)
-			return
-		}
-		j.log.Warn("the outcome cannot be reported yet, trying again", "error", err)
-		if err := j.heartbeat(work, time.Now()); errors.Is(err, errLost) {
-			return
-		}
-	}
 }
 
 // digest is the SHA-256 over a map's JSON, whose keys are sorted; empty for none.

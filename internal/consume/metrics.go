@@ -25,7 +25,8 @@ type metrics struct {
 	diskFree     *prometheus.GaugeVec
 	diskReserved *prometheus.GaugeVec
 
-	codes *bus.Words // of attempts: an engine's program may make up any
+	takeovers *prometheus.CounterVec
+	codes     *bus.Words // of attempts: an engine's program may make up any
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -51,7 +52,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "sealfleet_freed_bytes_total", Help: "Bytes that p6 freed.",
 		}),
 		kills: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sealfleet_child_kills_total", Help: "Engines that had to be killed: cancelled, hung or protocol.",
+			Name: "sealfleet_child_kills_total", Help: "Engines that had to be killed: cancelled, hung, protocol or limit.",
 		}, []string{"reason"}),
 		heartbeats: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sealfleet_heartbeat_failures_total", Help: "Heartbeats that failed: lost (another host's claim was found) or unreachable.",
@@ -80,9 +81,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	for _, result := range []string{AuditOK, AuditBad, AuditUnreadable, AuditUnknown} {
 		m.audits.WithLabelValues(result)
 	}
-	r.MustRegister(m.audits)
+	m.takeovers = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sealfleet_takeovers_total", Help: "Tasks that came although somebody held them: taken, holder_lives (left alone) or grace (the holder gets time to come back).",
+	}, []string{"what"})
+	for _, what := range []string{"taken", "holder_lives", "grace"} {
+		m.takeovers.WithLabelValues(what)
+	}
+	r.MustRegister(m.audits, m.takeovers)
 	r.MustRegister(m.slots, m.busy, m.attempts, m.runSeconds, m.copied, m.freed, m.kills, m.heartbeats)
-	for _, why := range []string{"cancelled", "hung", "protocol"} {
+	for _, why := range []string{"cancelled", "hung", "protocol", "limit"} {
 		m.kills.WithLabelValues(why)
 	}
 	for _, why := range []string{"lost", "unreachable"} {

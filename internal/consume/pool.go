@@ -33,8 +33,10 @@ type pool struct {
 	probing int // free slots that are set aside
 	answers chan answer
 	freed   chan struct{}
+	changed chan struct{} // what operators set is another thing now
 	jobs    sync.WaitGroup
 	out     int // answers that are still to come
+	resumed []*job
 }
 
 type queue struct {
@@ -57,7 +59,7 @@ type answer struct {
 const maxProbes = 8 // of one queue at once: enough to hide the way to the server and back
 
 func newPool(c *Consumer, w Worker) *pool {
-	p := &pool{c: c, worker: w, free: w.Num, answers: make(chan answer), freed: make(chan struct{})}
+	p := &pool{c: c, worker: w, free: w.Num, answers: make(chan answer), freed: make(chan struct{}), changed: make(chan struct{}, 1)}
 	for _, step := range slices.Backward(w.Phases) {
 		for _, g := range c.cfg.Groups {
 			p.queues = append(p.queues, &queue{group: g, step: step})
@@ -70,6 +72,9 @@ func newPool(c *Consumer, w Worker) *pool {
 // run feeds the slots until ctx ends, and then waits for the running jobs, whose context
 // is work.
 func (p *pool) run(ctx, work context.Context) {
+	for _, j := range p.resumed {
+		p.occupy(func() { j.resume(work) })
+	}
 	for ctx.Err() == nil {
 		wake := p.pump(ctx)
 		select {
@@ -77,6 +82,7 @@ func (p *pool) run(ctx, work context.Context) {
 			p.take(ctx, work, a)
 		case <-p.freed:
 			p.free++
+		case <-p.changed:
 		case <-wake:
 		case <-ctx.Done():
 		}
@@ -95,6 +101,9 @@ func (p *pool) pump(ctx context.Context) <-chan time.Time {
 		due := q.retryAt
 		if rests := p.c.admission.rests(q.group, q.step); rests.After(due) {
 			due = rests
+		}
+		if p.c.holdsBack(q.group, q.step) {
+			continue // it wakes us when that changes
 		}
 		if wait := time.Until(due); wait > 0 {
 			if next.IsZero() || due.Before(next) {
@@ -149,7 +158,7 @@ func (p *pool) take(ctx, work context.Context, a answer) {
 		q.polling = false
 	}
 	switch {
-	case a.lease != nil && (ctx.Err() != nil || p.free <= p.probing):
+	case a.lease != nil && (ctx.Err() != nil || p.free <= p.probing || p.c.holdsBack(q.group, q.step)):
 		p.giveBack(a.lease)
 		q.empty = false
 	case a.lease != nil:
@@ -196,11 +205,17 @@ func (p *pool) giveBack(l *bus.Lease) {
 }
 
 func (p *pool) start(work context.Context, l *bus.Lease) {
+	p.occupy(func() { p.c.do(work, l) })
+}
+
+// occupy has a job run in a slot. A resumed one may take a slot that is not there, after
+// WORKERS was changed: then nothing new begins until there are fewer again.
+func (p *pool) occupy(job func()) {
 	p.free--
 	busy := p.c.metrics.busy.WithLabelValues(p.worker.String())
 	busy.Inc()
 	p.jobs.Go(func() {
-		p.c.do(work, l)
+		job()
 		busy.Dec()
 		p.freed <- struct{}{}
 	})

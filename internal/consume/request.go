@@ -18,8 +18,8 @@ func fail(code string, class phases.Class, format string, args ...any) error {
 }
 
 // request makes the engine's request of a task. leave must be called when the engine has
-// ended.
-func (c *Consumer) request(ctx context.Context, t phases.Task) (r engine.Request, leave func(), err error) {
+// ended. ip is the directory of the share that p1 works in.
+func (c *Consumer) request(ctx context.Context, t phases.Task, ip string) (r engine.Request, leave func(), err error) {
 	leave = func() {}
 	prover := sealcore.ProverID(t.Spec.Miner)
 	r = engine.Request{
@@ -33,7 +33,7 @@ func (c *Consumer) request(ctx context.Context, t phases.Task) (r engine.Request
 	layout := storage.Layout{LocalDir: c.cfg.LocalDir, IP: t.Inputs["ip"], Sector: t.Sector}
 	switch t.Step {
 	case phases.P1:
-		layout.IP = c.cfg.IP
+		layout.IP = ip
 		if err = layout.Make(); err == nil {
 			// p6 deletes only on the file system that p1 wrote to.
 			err = recordOrigin(c.cfg.share(layout.IP), layout.Cache(), c.cfg.HostName)

@@ -270,7 +270,7 @@ func (f *fleet) noOrphans() {
 				continue
 			}
 			cmd, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
-			if strings.Contains(string(cmd), "phase") {
+			if strings.Contains(string(cmd), "\x00keep\x00") {
 				left = append(left, path)
 			}
 		}

@@ -34,6 +34,8 @@ type Command struct {
 	Log   *slog.Logger // the engine's stderr, at debug; may be nil
 	// Killed, if set, is called when a child had to be killed, with the reason.
 	Killed func(reason string)
+	// Started, if set, is told the process group of the program as soon as it runs.
+	Started func(group int)
 	// Limits, if set, are enforced: who passes one is killed, with an error that says which.
 	Limits *Limits
 	// Scratch, if set, is told to the engine as a directory that it may make and use; the
@@ -195,6 +197,9 @@ func (c *Command) start(p phases.Step, cores []int) (*child, error) {
 	if err != nil {
 		ch.close()
 		return nil, err
+	}
+	if c.Started != nil {
+		c.Started(ch.cmd.Process.Pid)
 	}
 	g.watch(ch.cmd.Process.Pid)
 	return ch, nil

@@ -1,9 +1,9 @@
 // Package engine does the work of a phase, behind one interface: in this process
 // (Builtin, Noop) or in a child process (Command) that speaks the protocol below. The
-// consumer runs every phase in a child, so that a phase can be killed with everything
-// that it started, and so that what it allocates is gone when it ends. Its own children
-// are the consumer binary again (`consumer phase`), which serves Builtin by Serve;
-// another program may take that place if it speaks the same protocol.
+// consumer runs every phase in a process of its own (package keep), so that a phase can be
+// killed with everything that it started, and so that what it allocates is gone when it
+// ends. There Builtin works itself, or Exec starts a program that speaks the protocol below.
+// Serve is such a program's side of it, for those that are written in Go.
 //
 // # Protocol, version 1
 //

@@ -54,6 +54,8 @@ type Exec struct {
 
 	Log    *slog.Logger
 	Killed func(reason string)
+	// Started, if set, is told the process group of each program that runs.
+	Started func(group int)
 	// Timed, if set, is told after each phase how long the program took, and how long the
 	// checks before and after it.
 	Timed func(p phases.Step, ran, checked time.Duration)
@@ -93,7 +95,7 @@ func (e *Exec) Run(ctx context.Context, r Request, progress func(Progress)) (Res
 	start = time.Now()
 	c := &Command{
 		Path: e.Path, Args: e.Args, Env: append(withoutSecrets(os.Environ()), e.Env...),
-		Grace: e.Grace, Log: e.Log, Killed: e.Killed, Limits: &e.Limits,
+		Grace: e.Grace, Log: e.Log, Killed: e.Killed, Started: e.Started, Limits: &e.Limits,
 		Scratch: scratch,
 	}
 	result, err := c.Run(ctx, r, progress)

@@ -178,7 +178,7 @@ func (s *Sector) checkStep(e *Event, t *StepState) *Rejected {
 		return nil
 	case Stopped:
 		return checkStopped(e, t)
-	case Claimed, Progress, Done, Failed:
+	case Claimed, Progress, Done, Failed, Released:
 		return checkWork(e, t)
 	}
 	return reject(Malformed, "a step's chain has no %q", e.Type)
@@ -229,7 +229,7 @@ func checkWork(e *Event, t *StepState) *Rejected {
 		return nil
 	case e.ClaimID != t.ClaimID:
 		return reject(Stale, "it holds claim %q, the current one is %q", e.ClaimID, t.ClaimID)
-	case e.ClaimID == "" && !e.Step.IsGate():
+	case e.ClaimID == "" && (!e.Step.IsGate() || e.Type == Released):
 		return reject(Early, "nobody has claimed the step")
 	case e.Type == Failed && (e.Result == nil || !slices.Contains([]Class{Transient, Retryable, Permanent}, e.Result.Class)):
 		return reject(Malformed, "a failure needs a class: transient, retryable or permanent")
@@ -311,8 +311,15 @@ func (s *Sector) takeStep(e *Event, t *StepState) {
 		t.Status, t.Host, t.ClaimID, t.ClaimedAt = StatusRunning, e.Host, e.ClaimID, e.At
 		t.Note, t.Fraction = "", 0
 		t.Claims++
+		if ip := e.Inputs[InputIP]; ip != "" && e.Step == P1 {
+			t.IP = ip
+		}
 	case Progress:
 		t.Note, t.Fraction = e.Note, e.Fraction
+	case Released:
+		t.Status, t.ClaimID, t.Note, t.Fraction = StatusIssued, "", "", 0
+		t.Claims--
+		t.revoke = s.paused && s.outcome == "" // as of all that nobody has begun
 	case Done:
 		t.Status, t.ClaimID, t.EndedAt, t.Result, t.transients = StatusDone, "", e.At, e.Result, 0
 	case Failed:

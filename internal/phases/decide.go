@@ -147,6 +147,9 @@ func (s *Sector) TaskFor(step Step) (Task, bool) {
 		return Task{}, false
 	}
 	inputs := map[string]string{}
+	if p1 := s.at(P1); step == P6 && p1.IP != "" {
+		inputs[InputIP] = p1.IP // a sector that was given up may have a p1 that never got done
+	}
 	for _, b := range Steps() {
 		if b == step {
 			break

@@ -8,7 +8,7 @@ import "time"
 // who can read it.
 const (
 	Version      = 1 // of everything that needs no other
-	VersionStops = 2 // stopped, paused, resumed, and failures that fall back (FallsBack)
+	VersionStops = 2 // stopped, released, paused, resumed, and failures that fall back (FallsBack)
 	Newest       = 2 // the highest that this release understands
 )
 
@@ -28,6 +28,7 @@ const (
 	Redo      EventType = "redo"      // sector chain: an operator has a step done again; carries Target
 	Finished  EventType = "finished"  // sector chain: nothing is left to do
 	Stopped   EventType = "stopped"   // after cancelled: the claim's holder says that nothing of it runs any more
+	Released  EventType = "released"  // the claim's holder gives it back unfinished: whoever wants may claim
 	Paused    EventType = "paused"    // sector chain: an operator has nothing new begun
 	Resumed   EventType = "resumed"   // sector chain: after paused
 )
@@ -41,6 +42,10 @@ const (
 	// the sector any more, and its number is spent.
 	CodeCommitExpired = "commit_expired"
 )
+
+// InputIP names the directory of the share in which p1 works: LOCAL_DIR/nfs/<ip>. It is in
+// p1's claim, among its outputs, and from then on an input of all phases.
+const InputIP = "ip"
 
 // FallsBack tells whether a failure of a step sends the sector back to p1: what was made
 // from an expired ticket is of no use to anybody. It never is if the precommit landed.
@@ -103,7 +108,8 @@ type Event struct {
 	InputDigest string    `json:"input_digest,omitempty"`
 	Spec        *Spec     `json:"spec,omitempty"` // Submitted only
 	// Inputs of an Issued event are what the dispatcher adds to the outputs of the steps
-	// before: p1's ticket is drawn once, and fixed by the event that won the chain.
+	// before: p1's ticket is drawn once, and fixed by the event that won the chain. Those of
+	// a Claimed event of p1 say where it works (InputIP), done or not: who cleans needs that.
 	Inputs    map[string]string `json:"inputs,omitempty"`
 	Target    Step              `json:"target,omitempty"` // Redo only
 	Reason    string            `json:"reason,omitempty"` // Redo, Cancelled: why, for the audit

@@ -71,6 +71,8 @@ func (a *Attempt) take(e *Event) {
 		a.Waited = seconds(from, e.At)
 	case Progress:
 		a.Note, a.Fraction = e.Note, e.Fraction
+	case Released:
+		a.Status, a.Host, a.Note, a.Fraction, a.ClaimedAt = StatusIssued, "", "given back by "+e.Host, 0, time.Time{}
 	case Done, Failed, Cancelled:
 		a.EndedAt, a.Result = e.At, e.Result
 		a.Status = map[EventType]Status{Done: StatusDone, Failed: StatusFailed, Cancelled: StatusCancelled}[e.Type]

@@ -146,7 +146,7 @@ func (w *world) take() {
 	if seq := w.tail[t.Step]; seq > 0 {
 		last = w.log[seq-1]
 	}
-	mine := last.Type == Issued && last.ID == t.IssuedID
+	mine := last.Type == Issued && last.ID == t.IssuedID || last.Type == Released && last.Issue == t.Issue
 	takeover := (last.Type == Claimed || last.Type == Progress) && last.Issue == t.Issue
 	if takeover && !w.chance(10) {
 		return // the lease has not run out
@@ -185,6 +185,8 @@ func (w *world) work() {
 		typ = Progress
 	case n < 40:
 		typ = Failed
+	case n < 45:
+		typ = Released
 	}
 	e := w.event(typ, h.task.Step, h.claim.Host, h.claim.ID)
 	e.Issue, e.ClaimID = h.task.Issue, h.claim.ClaimID
@@ -193,6 +195,12 @@ func (w *world) work() {
 		if e.Result.Class == Retryable && w.chance(30) {
 			e.V, e.Result.Code = VersionStops, CodeTicketExpired
 		}
+	}
+	if typ == Released {
+		if h.task.Step.IsGate() {
+			return
+		}
+		e.V = VersionStops
 	}
 	seq, won := w.append(e, h.claim.Seq, true)
 	switch {
@@ -204,6 +212,8 @@ func (w *world) work() {
 	case typ == Progress:
 		e.Seq = seq
 		h.claim = e
+	case typ == Released:
+		w.holders = slices.Delete(w.holders, i, i+1) // its message comes again
 	default:
 		w.holders = slices.Delete(w.holders, i, i+1)
 		delete(w.tasks, fmt.Sprintf("%s.%d", h.task.Step, h.task.Issue))

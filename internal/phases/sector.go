@@ -42,6 +42,7 @@ type StepState struct {
 	Note      string  // of the last progress
 	Fraction  float64 // of the last progress, 0 to 1
 	Claims    int     // of the open issue: above 1 it was taken over
+	IP        string  // of p1: where its last claim works, see InputIP
 	Result    *Result // of the last done or failed
 	Inputs    map[string]string
 

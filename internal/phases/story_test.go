@@ -583,3 +583,37 @@ func TestAnExpiredTicketFallsBackToP1AndSpendsItsAttempts(t *testing.T) {
 		t.Fatalf("p3's deadline is not among its inputs: %+v", task.Inputs)
 	}
 }
+
+// A host that hands a phase back leaves an issue that anybody may claim, and spends nothing.
+func TestAReleasedPhaseIsAnybodys(t *testing.T) {
+	y := newStory(t)
+	y.act("p1#1.1")
+	y.claim(P1)
+	release := func(claim string) Event {
+		return y.event(Released, P1, "host1", func(e *Event) { e.V, e.ClaimID = VersionStops, claim })
+	}
+	y.refused(release("another"), Stale)
+	y.must(release(y.s.Step(P1).ClaimID))
+	if p1 := y.s.Step(P1); p1.Status != StatusIssued || p1.ClaimID != "" || p1.Attempt != 1 {
+		t.Fatalf("%+v", p1)
+	}
+	y.act("") // the task is still out
+	y.refused(release(""), Early)
+	y.claim(P1)
+	y.done(P1)
+	y.act("p2#1.1")
+}
+
+// p6 of a sector whose p1 never got done must know where p1 had begun to write.
+func TestP6KnowsWhereAnUnfinishedP1Worked(t *testing.T) {
+	y := newStory(t)
+	y.act("p1#1.1")
+	y.must(y.event(Claimed, P1, "host1", func(e *Event) { e.ClaimID, e.Inputs = "c1", map[string]string{InputIP: "10.0.0.7"} }))
+	y.operator(Cancelled, "")
+	y.act("revoke p1")
+	y.must(y.stopped(P1, "host1", "c1"))
+	y.act("p6#1.1")
+	if task, open := y.s.TaskFor(P6); !open || task.Inputs[InputIP] != "10.0.0.7" {
+		t.Fatalf("p6 does not know where: %+v, %v", task, open)
+	}
+}
