@@ -216,7 +216,7 @@ func auditCommand() *cobra.Command {
 		Short: "Have stored sectors answer random challenges against their CommR",
 		Long: `audit draws random leaves of stored sectors and proves them: from the sealed file through tree R to
 CommR_last, and with CommC to the CommR that p2 reported to the chain of events. It is what serve
-does every AUDIT_INTERVAL. It reads some KiB a sample and changes nothing.
+does every AUDIT_INTERVAL. It reads some KiB a sample, of an object store too, and changes nothing.
 
 Exit codes: 0 all are good; 1 some are bad or cannot be read; 3 nothing to audit; 5 no bus.`,
 		Example: `  consumer audit --all --samples 64
@@ -269,7 +269,7 @@ Exit codes: 0 all are good; 1 some are bad or cannot be read; 3 nothing to audit
 	}
 	f := cmd.Flags()
 	f.StringVar(&sector, "sector", "", "only this one")
-	f.BoolVar(&all, "all", false, "every sector on the storage nodes mounted here")
+	f.BoolVar(&all, "all", false, "every sector on this host's storage nodes")
 	f.StringVar(&node, "node", "", "only on this storage node")
 	f.IntVar(&samples, "samples", 0, "challenges per sector (default: AUDIT_SAMPLES)")
 	output.add(cmd)
@@ -277,7 +277,7 @@ Exit codes: 0 all are good; 1 some are bad or cannot be read; 3 nothing to audit
 }
 
 // errNothing says that nothing was found.
-var errNothing = errors.New("no such sector on the storage nodes mounted here")
+var errNothing = errors.New("no such sector on this host's storage nodes")
 
 func auditAll(ctx context.Context, cfg *consume.Config, a consume.Auditor, node, only string, samples int) ([]consume.Audited, error) {
 	out := []consume.Audited{}
@@ -287,10 +287,7 @@ func auditAll(ctx context.Context, cfg *consume.Config, a consume.Auditor, node,
 			continue
 		}
 		found = true
-		if n.IsS3() && node == "" {
-			continue
-		}
-		list, err := a.Sectors(n)
+		list, err := a.Sectors(ctx, n)
 		if err != nil {
 			return nil, err
 		}

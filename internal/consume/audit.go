@@ -16,12 +16,13 @@ import (
 	"sealfleet/internal/phases"
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/sealcore/seal"
+	"sealfleet/internal/storage"
 )
 
 // AuditConfig says how stored sectors are looked after.
 type AuditConfig struct {
 	Samples  int           `env:"AUDIT_SAMPLES" envDefault:"16" desc:"random challenges that a stored sector answers against its CommR after p5, before p6 and at each audit; 0: none" example:"16"`
-	Interval time.Duration `env:"AUDIT_INTERVAL" envDefault:"1h" desc:"how often the sectors of the storage nodes mounted here are audited, some at a time; 0s: never" example:"1h"`
+	Interval time.Duration `env:"AUDIT_INTERVAL" envDefault:"1h" desc:"how often the sectors of this host's storage nodes are audited, some at a time; 0s: never" example:"1h"`
 	Sectors  int           `env:"AUDIT_SECTORS" envDefault:"50" desc:"sectors per storage node that each scheduled audit takes, in turn" example:"50"`
 
 	// CleanBeforeCommit must be what the dispatchers have: this host checks for itself.
@@ -57,10 +58,18 @@ type Auditor struct {
 	Groups []string
 }
 
-// Sectors lists the sectors whose sealed file is on a mounted node, by name.
-func (a Auditor) Sectors(node Node) ([]string, error) {
+// Sectors lists the sectors whose sealed file is on a node, by name.
+func (a Auditor) Sectors(ctx context.Context, node Node) ([]string, error) {
 	if node.IsS3() {
-		return nil, fmt.Errorf("storage node %s: audits of object stores are not built yet", node.Name)
+		store, err := storage.OpenStore(node.Dir, node.S3)
+		if err != nil {
+			return nil, fmt.Errorf("storage node %s: %w", node.Name, err)
+		}
+		list, err := store.Sealed(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("storage node %s: %w", node.Name, err)
+		}
+		return list, nil
 	}
 	entries, err := os.ReadDir(filepath.Join(node.Dir, "sealed"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -108,7 +117,7 @@ func (a Auditor) settled(ctx context.Context, sector string) (s settled, err err
 	return s, nil
 }
 
-// Audit audits one sector on one mounted node.
+// Audit audits one sector on one node.
 func (a Auditor) Audit(ctx context.Context, node Node, sector string, samples int) (Audited, error) {
 	out := Audited{Node: node.Name, Sector: sector, Samples: samples}
 	before, err := a.settled(ctx, sector)
@@ -142,20 +151,36 @@ func (a Auditor) Audit(ctx context.Context, node Node, sector string, samples in
 }
 
 func audit(ctx context.Context, node Node, sector, commR string, samples int) error {
-	info, err := os.Stat(filepath.Join(node.Dir, "sealed", sector))
+	info, err := sealedInfo(ctx, node, sector)
 	if err != nil {
 		return err
 	}
 	for t := 5; t <= 9; t++ { // of a sector's kind only its size matters here
 		params, err := sealcore.ForProofType(t)
 		if err == nil && params.SectorSize == uint64(info.Size()) {
-			return engine.Audit(ctx, params, sector, commR, node.Dir, samples)
+			return engine.Audit(ctx, params, sector, commR, node.Dir, node.S3, samples)
 		}
 	}
 	return fmt.Errorf("%w: %d bytes are no sector", seal.ErrAudit, info.Size())
 }
 
-// auditLoop audits the sectors of the nodes mounted here, AUDIT_SECTORS of each node at
+func sealedInfo(ctx context.Context, node Node, sector string) (fs.FileInfo, error) {
+	name := filepath.Join("sealed", sector)
+	if !node.IsS3() {
+		return os.Stat(filepath.Join(node.Dir, name))
+	}
+	store, err := storage.OpenStore(node.Dir, node.S3)
+	if err != nil {
+		return nil, err
+	}
+	object, err := store.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return object.Stat()
+}
+
+// auditLoop audits the sectors of this host's storage nodes, AUDIT_SECTORS of each node at
 // each interval, in turn: so all of them are looked at again and again, and no node is
 // kept busy by it.
 func (c *Consumer) auditLoop(ctx context.Context) {
@@ -172,9 +197,7 @@ func (c *Consumer) auditLoop(ctx context.Context) {
 			return
 		}
 		for _, node := range c.cfg.Nodes {
-			if !node.IsS3() {
-				after[node.Name] = c.auditNode(ctx, node, after[node.Name])
-			}
+			after[node.Name] = c.auditNode(ctx, node, after[node.Name])
 		}
 	}
 }
@@ -182,7 +205,10 @@ func (c *Consumer) auditLoop(ctx context.Context) {
 // auditNode audits the next sectors of one node and returns the last of them.
 func (c *Consumer) auditNode(ctx context.Context, node Node, after string) string {
 	a := Auditor{Bus: c.bus, Groups: c.cfg.Groups}
-	list, err := a.Sectors(node)
+	list, err := a.Sectors(ctx, node)
+	if ctx.Err() != nil {
+		return after
+	}
 	if err != nil {
 		c.metrics.audits.WithLabelValues(AuditUnreadable).Inc()
 		c.log.Error("a storage node cannot be audited", "node", node.Name, "error", err)

@@ -205,8 +205,14 @@ func (c chains) done(sector string, step phases.Step, outputs map[string]string)
 	c[group+"/"+sector+"/"+string(step)] = &phases.Event{Type: phases.Done, Seq: uint64(len(c) + 1), Result: &phases.Result{Outputs: outputs}}
 }
 
-// storedSector seals a 2 KiB sector and copies it to a node, and returns its CommR.
-func storedSector(t *testing.T, node, sector string) string {
+// storedSector seals a 2 KiB sector and copies it to a directory, and returns its CommR.
+func storedSector(t *testing.T, dir, sector string) string {
+	t.Helper()
+	return storedSectorOn(t, Node{Name: "node1", Dir: dir}, sector)
+}
+
+// storedSectorOn does so with a storage node.
+func storedSectorOn(t *testing.T, node Node, sector string) string {
 	t.Helper()
 	v := sealtest.LoadVector(t, "2k")
 	dir := t.TempDir()
@@ -228,7 +234,7 @@ func storedSector(t *testing.T, node, sector string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (storage.Copy{From: l, Node: "node1", Dir: node}).Run(t.Context()); err != nil {
+	if _, err := (storage.Copy{From: l, Node: node.Name, Dir: node.Dir, S3: node.S3}).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("%x", p2.CommR)
@@ -255,7 +261,7 @@ func TestAuditFindsAFlippedBit(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := Auditor{Bus: events, Groups: []string{"other", group}}
-	list, err := a.Sectors(node)
+	list, err := a.Sectors(t.Context(), node)
 	if err != nil || !slices.Equal(list, []string{good, bad, strange}) {
 		t.Fatalf("sectors %v: %v", list, err)
 	}
@@ -280,7 +286,7 @@ func TestAuditFindsAFlippedBit(t *testing.T) {
 	if _, err := a.Audit(t.Context(), node, good, 1); err == nil {
 		t.Error("an audit without a chain gave a result")
 	}
-	if _, err := a.Sectors(Node{Name: "gone", Dir: filepath.Join(node.Dir, "gone")}); err == nil {
+	if _, err := a.Sectors(t.Context(), Node{Name: "gone", Dir: filepath.Join(node.Dir, "gone")}); err == nil {
 		t.Error("a node that is away has sectors")
 	}
 }

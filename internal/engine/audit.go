@@ -9,22 +9,39 @@ import (
 
 	"sealfleet/internal/phases"
 	"sealfleet/internal/sealcore"
+	"sealfleet/internal/sealcore/merkle"
 	"sealfleet/internal/sealcore/seal"
 	"sealfleet/internal/storage"
 )
 
-// Audit has a stored sector below a storage node's directory answer random challenges
-// against its CommR (see seal.Audit). The error wraps seal.ErrAudit if the copy is wrong,
+// Audit has a stored sector below a storage node's directory, or in an object store,
+// answer random challenges against its CommR (see seal.Audit). Of an object store only the
+// pieces are fetched that the answers need. The error wraps seal.ErrAudit if the copy is wrong,
 // and is one of the file system if it could not be read; the seed that it names repeats
 // the challenges.
-func Audit(ctx context.Context, params sealcore.Params, sector, commR, dir string, samples int) error {
+func Audit(ctx context.Context, params sealcore.Params, sector, commR, dir string, o storage.S3Options, samples int) error {
 	want, err := domain("comm_r", commR)
 	if err != nil {
 		return err
 	}
 	seed := randomSeed()
-	sealed, cache := filepath.Join(dir, "sealed", sector), filepath.Join(dir, "cache", sector)
-	if err := seal.Audit(ctx, params, want, seed, samples, sealed, cache); err != nil {
+	sealed, cache := filepath.Join("sealed", sector), filepath.Join("cache", sector)
+	if storage.IsS3(dir) {
+		var store *storage.Store
+		if store, err = storage.OpenStore(dir, o); err != nil {
+			return err
+		}
+		err = seal.AuditFrom(ctx, func(name string) (merkle.File, error) {
+			object, err := store.Open(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			return object, nil
+		}, params, want, seed, samples, sealed, cache)
+	} else {
+		err = seal.Audit(ctx, params, want, seed, samples, filepath.Join(dir, sealed), filepath.Join(dir, cache))
+	}
+	if err != nil {
 		return fmt.Errorf("%w (seed %x, %d samples)", err, seed, samples)
 	}
 	return nil
@@ -37,12 +54,10 @@ func randomSeed() (seed sealcore.Domain) {
 
 // auditCopy is the early proof after p5, and p6's before it deletes. It returns a note of
 // what it did not do.
-func (r Request) auditCopy(ctx context.Context, dir string, samples int, class phases.Class) (note string, err error) {
+func (r Request) auditCopy(ctx context.Context, dir string, o storage.S3Options, samples int, class phases.Class) (note string, err error) {
 	switch {
 	case samples == 0:
 		return "", nil
-	case storage.IsS3(dir):
-		return "the stored copy was not challenged: audits of object stores are not built yet", nil
 	case r.Inputs["comm_r"] == "":
 		return "the stored copy was not challenged: its CommR is not known here", nil
 	}
@@ -50,7 +65,7 @@ func (r Request) auditCopy(ctx context.Context, dir string, samples int, class p
 	if err != nil {
 		return "", failf("bad_request", phases.Permanent, "%v", err)
 	}
-	err = Audit(ctx, params, r.Sector, r.Inputs["comm_r"], dir, samples)
+	err = Audit(ctx, params, r.Sector, r.Inputs["comm_r"], dir, o, samples)
 	switch {
 	case err == nil, ctx.Err() != nil:
 		return fmt.Sprintf("%d random challenges answered against CommR", samples), err

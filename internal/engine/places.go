@@ -59,7 +59,7 @@ func runCopy(ctx context.Context, r Request, progress func(Progress)) (Result, e
 	}
 	took := time.Since(start).Round(time.Millisecond)
 	progress(Progress{"audit", 0, 1})
-	note, err := r.auditCopy(ctx, r.Copy.Dir, r.Copy.Samples, phases.Retryable)
+	note, err := r.auditCopy(ctx, r.Copy.Dir, r.Copy.S3, r.Copy.Samples, phases.Retryable)
 	if err != nil {
 		return Result{}, err
 	}
@@ -97,7 +97,7 @@ func runClean(ctx context.Context, r Request) (Result, error) {
 			if err := storage.VerifyReceipt(ctx, r.Clean.NodeDir, r.Clean.S3, receipt, r.Sector, r.Clean.Sealed, nil); err != nil {
 				return Result{}, err
 			}
-			note, err := r.auditCopy(ctx, r.Clean.NodeDir, r.Clean.Samples, phases.Permanent)
+			note, err := r.auditCopy(ctx, r.Clean.NodeDir, r.Clean.S3, r.Clean.Samples, phases.Permanent)
 			if err != nil {
 				return Result{}, err
 			}

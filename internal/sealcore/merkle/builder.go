@@ -85,7 +85,7 @@ func (b *Builder) Add(c uint64, leaves []fr.Element, s *Scratch) error {
 	}
 	perBase := uint64(len(b.roots[0]))
 	base, at := c/perBase, c%perBase
-	root, err := b.climb(b.bases[base], 0, at, leaves, s)
+	root, err := b.climb(int(base), 0, at, leaves, s)
 	if err != nil {
 		return err
 	}
@@ -93,10 +93,10 @@ func (b *Builder) Add(c uint64, leaves []fr.Element, s *Scratch) error {
 	return nil
 }
 
-// climb writes row, which is part number at of its row of t, and the rows above it up to
-// its root, which it returns.
-func (b *Builder) climb(t *baseTree, rowNumber int, at uint64, row []fr.Element, s *Scratch) (fr.Element, error) {
-	arity := b.shape.Base
+// climb writes row, which is part number at of its row of a base tree, and the rows above
+// it up to its root, which it returns.
+func (b *Builder) climb(base, rowNumber int, at uint64, row []fr.Element, s *Scratch) (fr.Element, error) {
+	t, file, arity := b.bases[base], b.files[base], b.shape.Base
 	for level := 0; ; level++ {
 		if r := rowNumber + level; r >= t.firstRow {
 			n := len(row) * sealcore.NodeSize
@@ -105,7 +105,7 @@ func (b *Builder) climb(t *baseTree, rowNumber int, at uint64, row []fr.Element,
 			}
 			field.ToBytes(s.bytes[:n], row)
 			offset := t.offset(r) + int64(at*uint64(len(row)))*sealcore.NodeSize
-			if _, err := t.file.WriteAt(s.bytes[:n], offset); err != nil {
+			if _, err := file.WriteAt(s.bytes[:n], offset); err != nil {
 				return fr.Element{}, fmt.Errorf("write row %d of tree: %w", r, err)
 			}
 		}
@@ -137,9 +137,9 @@ func (b *Builder) Finish() (root sealcore.Domain, err error) {
 		return root, err
 	}
 	roots := make([]sealcore.Domain, len(b.bases))
-	for i, t := range b.bases {
+	for i := range b.bases {
 		// The chunks' roots are written a second time here, with the same bytes.
-		top, err := b.climb(t, chunkRow-1, 0, b.roots[i], &Scratch{})
+		top, err := b.climb(i, chunkRow-1, 0, b.roots[i], &Scratch{})
 		if err != nil {
 			return root, err
 		}

@@ -3,6 +3,8 @@ package merkle
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -33,16 +35,36 @@ func Files(dir, id string, shape sealcore.TreeShape) []string {
 	return paths
 }
 
+// File is what a tree is read from: an *os.File, or an object of a store that can be read
+// in pieces.
+type File interface {
+	io.ReaderAt
+	io.Closer
+	Name() string
+	Stat() (fs.FileInfo, error)
+}
+
+// Open opens one file of a tree.
+type Open func(path string) (File, error)
+
+func openFile(path string) (File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err // no *os.File that is nil in a File that is not
+	}
+	return f, nil
+}
+
 // baseTree is one base tree in its file, the rows from firstRow up.
 type baseTree struct {
-	file     *os.File
+	file     File
 	leaves   uint64
 	arity    uint64
 	rows     int // with leaves and root
 	firstRow int // the lowest row that the file has
 }
 
-func openBase(path string, leaves uint64, arity, firstRow int) (*baseTree, error) {
+func openBase(open Open, path string, leaves uint64, arity, firstRow int) (*baseTree, error) {
 	rows, err := Rows(leaves, arity)
 	if err != nil {
 		return nil, err
@@ -51,7 +73,7 @@ func openBase(path string, leaves uint64, arity, firstRow int) (*baseTree, error
 		return nil, fmt.Errorf("%d rows cannot be left out of a tree of %d rows", firstRow, rows)
 	}
 	t := &baseTree{leaves: leaves, arity: uint64(arity), rows: rows, firstRow: firstRow}
-	if t.file, err = os.Open(path); err != nil {
+	if t.file, err = open(path); err != nil {
 		return nil, err
 	}
 	if err := checkSize(t.file, t.offset(rows)); err != nil {
@@ -62,7 +84,7 @@ func openBase(path string, leaves uint64, arity, firstRow int) (*baseTree, error
 }
 
 // checkSize refuses a file that is not of the wanted size in bytes.
-func checkSize(f *os.File, want int64) error {
+func checkSize(f File, want int64) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -96,7 +118,7 @@ func (t *baseTree) read(row int, first uint64, n int) ([]sealcore.Domain, error)
 	return readNodes(t.file, t.offset(row)+int64(first)*sealcore.NodeSize, n)
 }
 
-func readNodes(f *os.File, offset int64, n int) ([]sealcore.Domain, error) {
+func readNodes(f File, offset int64, n int) ([]sealcore.Domain, error) {
 	buf := make([]byte, n*sealcore.NodeSize)
 	if _, err := f.ReadAt(buf, offset); err != nil {
 		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
@@ -145,7 +167,7 @@ type TreeD struct {
 
 // OpenTreeD opens the binary tree of that many leaves.
 func OpenTreeD(path string, leaves uint64) (*TreeD, error) {
-	base, err := openBase(path, leaves, Binary.Base, 0)
+	base, err := openBase(openFile, path, leaves, Binary.Base, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open tree D: %w", err)
 	}
@@ -231,12 +253,12 @@ type forest struct {
 	bases []*baseTree
 }
 
-func openForest(name, dir, id string, params sealcore.Params, firstRow int) (*forest, error) {
+func openForest(open Open, name, dir, id string, params sealcore.Params, firstRow int) (*forest, error) {
 	f := &forest{name: name}
 	leaves := params.Nodes() / uint64(params.Shape.BaseTrees())
 	var roots []sealcore.Domain
 	for _, path := range Files(dir, id, params.Shape) {
-		base, err := openBase(path, leaves, params.Shape.Base, firstRow)
+		base, err := openBase(open, path, leaves, params.Shape.Base, firstRow)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("open %s: %w", name, err), f.Close())
 		}
@@ -280,7 +302,7 @@ type TreeC struct{ *forest }
 
 // OpenTreeC opens the tree C of a sector's cache directory.
 func OpenTreeC(dir string, params sealcore.Params) (*TreeC, error) {
-	f, err := openForest("tree C", dir, TreeCID, params, 0)
+	f, err := openForest(openFile, "tree C", dir, TreeCID, params, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -311,19 +333,24 @@ func (t *TreeC) Prove(leaf uint64) (Proof, error) {
 // rows in between nowhere.
 type TreeR struct {
 	*forest
-	sealed *os.File
+	sealed File
 }
 
 // OpenTreeR opens the tree R of a sector's cache directory and its sealed file.
 func OpenTreeR(dir, sealedPath string, params sealcore.Params) (*TreeR, error) {
-	sealed, err := os.Open(sealedPath)
+	return OpenTreeRFrom(openFile, dir, sealedPath, params)
+}
+
+// OpenTreeRFrom opens them where open finds them, with the paths that they have there.
+func OpenTreeRFrom(open Open, dir, sealedPath string, params sealcore.Params) (*TreeR, error) {
+	sealed, err := open(sealedPath)
 	if err != nil {
 		return nil, fmt.Errorf("open tree R: %w", err)
 	}
 	if err := checkSize(sealed, int64(params.SectorSize)); err != nil {
 		return nil, errors.Join(fmt.Errorf("open tree R: %w", err), sealed.Close())
 	}
-	f, err := openForest("tree R", dir, TreeRID, params, 1+params.RowsToDiscard())
+	f, err := openForest(open, "tree R", dir, TreeRID, params, 1+params.RowsToDiscard())
 	if err != nil {
 		return nil, errors.Join(err, sealed.Close())
 	}

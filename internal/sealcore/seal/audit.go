@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -28,7 +29,20 @@ var ErrAudit = errors.New("the stored copy does not answer for its CommR")
 // if the files are there and wrong; it wraps fs.ErrNotExist or another error of the file
 // system if they can't be read, which says nothing of the sector.
 func Audit(ctx context.Context, params sealcore.Params, commR, seed sealcore.Domain, samples int, sealed, cache string) error {
-	data, err := os.ReadFile(filepath.Join(cache, PAuxName))
+	return AuditFrom(ctx, func(path string) (merkle.File, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return f, nil
+	}, params, commR, seed, samples, sealed, cache)
+}
+
+// AuditFrom is Audit of a sector that lies where open finds it, with the paths that it has
+// there. Only what a challenge needs is read. Faults of reading must be *fs.PathError, or
+// they are taken for damage.
+func AuditFrom(ctx context.Context, open merkle.Open, params sealcore.Params, commR, seed sealcore.Domain, samples int, sealed, cache string) error {
+	data, err := readSmall(open, filepath.Join(cache, PAuxName))
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
@@ -43,7 +57,7 @@ func Audit(ctx context.Context, params sealcore.Params, commR, seed sealcore.Dom
 	if got != commR {
 		return fmt.Errorf("%w: p_aux gives %x, not %x", ErrAudit, got, commR)
 	}
-	tree, err := merkle.OpenTreeR(cache, sealed, params)
+	tree, err := merkle.OpenTreeRFrom(open, cache, sealed, params)
 	if err != nil {
 		return auditFault(err)
 	}
@@ -68,6 +82,17 @@ func Audit(ctx context.Context, params sealcore.Params, commR, seed sealcore.Dom
 		}
 	}
 	return nil
+}
+
+// readSmall reads the whole of a file that is small if it is what it should be.
+func readSmall(open merkle.Open, path string) ([]byte, error) {
+	const most = 1 << 20
+	f, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read
+	return io.ReadAll(io.NewSectionReader(f, 0, most))
 }
 
 // auditFault tells what could not be read from what is wrong.

@@ -1,0 +1,130 @@
+package consume
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"sealfleet/internal/phases"
+	"sealfleet/internal/sealcore/merkle"
+	"sealfleet/internal/storage"
+)
+
+// objectStore is a real S3 server in this process, with an empty bucket. spoil changes
+// a bit of an object.
+func objectStore(t *testing.T) (node Node, spoil func(name string, bit int), remove func(name string), requests *atomic.Int64) {
+	t.Helper()
+	requests = &atomic.Int64{}
+	handler := gofakes3.New(s3mem.New(), gofakes3.WithIntegrityCheck(true)).Server()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("AWS_ACCESS_KEY_ID", "key-of-the-test")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
+	client, err := minio.NewCore(strings.TrimPrefix(server.URL, "http://"), &minio.Options{
+		Creds: credentials.NewStaticV4("key-of-the-test", "secret-of-the-test", ""), Region: "us-east-1",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.MakeBucket(t.Context(), "sectors", minio.MakeBucketOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	node = Node{Name: "far", Dir: "s3://sectors/f01000", S3: storage.S3Options{Endpoint: server.URL, Region: "us-east-1"}}
+	spoil = func(name string, bit int) {
+		t.Helper()
+		body, _, _, err := client.GetObject(t.Context(), "sectors", "f01000/"+name, minio.GetObjectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[bit/8] ^= 1 << (bit % 8)
+		if _, err := client.PutObject(t.Context(), "sectors", "f01000/"+name, bytes.NewReader(data), int64(len(data)), "", "", minio.PutObjectOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove = func(name string) {
+		t.Helper()
+		if err := client.RemoveObject(t.Context(), "sectors", "f01000/"+name, minio.RemoveObjectOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return node, spoil, remove, requests
+}
+
+func TestAuditOfAnObjectStore(t *testing.T) {
+	node, spoil, remove, requests := objectStore(t)
+	const good, bad = "s-t01000-1", "s-t01000-2"
+	events := chains{}
+	for _, sector := range []string{good, bad} {
+		events.done(sector, phases.P2, map[string]string{"comm_r": storedSectorOn(t, node, sector)})
+		events.done(sector, phases.P5, nil)
+	}
+	spoil("sealed/"+bad, 8*1000+2)
+	a := Auditor{Bus: events, Groups: []string{group}}
+	list, err := a.Sectors(t.Context(), node)
+	if err != nil || !slices.Equal(list, []string{good, bad}) {
+		t.Fatalf("sectors %v: %v", list, err)
+	}
+	check := func(sector, want string) {
+		t.Helper()
+		if got, err := a.Audit(t.Context(), node, sector, 200); err != nil || got.Result != want {
+			t.Errorf("%s: %+v, %v; want %s", sector, got, err, want)
+		}
+	}
+	check(good, AuditOK)
+	check(bad, AuditBad)
+	spoil("cache/"+good+"/p_aux", 3)
+	check(good, AuditBad)
+	spoil("cache/"+good+"/p_aux", 3)
+	check(good, AuditOK)
+	remove("cache/" + good + "/" + merkle.FileName(merkle.TreeRID))
+	check(good, AuditBad) // p5 is done, so it must be there
+
+	// A store that is away says nothing of a sector.
+	away := node
+	away.S3.Endpoint = "http://127.0.0.1:1"
+	if got, err := a.Audit(t.Context(), away, good, 1); err != nil || got.Result != AuditUnreadable || strings.Contains(got.Message, "of-the-test") {
+		t.Errorf("a store that is away: %+v, %v", got, err)
+	}
+	if _, err := a.Sectors(t.Context(), away); err == nil {
+		t.Error("a store that is away has sectors")
+	}
+	before := requests.Load()
+	if got, err := a.Audit(t.Context(), node, bad, 0); err != nil || got.Result != AuditOK || requests.Load()-before > 8 {
+		t.Errorf("without a challenge: %+v, %v, %d requests", got, err, requests.Load()-before)
+	}
+}
+
+func TestScheduledAuditTakesObjectStores(t *testing.T) {
+	f := newFleet(t, time.Minute, group)
+	node, spoil, _, _ := objectStore(t)
+	commR := storedSectorOn(t, node, "s-t01000-9")
+	for _, step := range []phases.Step{phases.P2, phases.P5} {
+		finish(f, step, 9, map[string]string{"comm_r": commR}, func() {})
+	}
+	c := f.consumer("host1", "1:p6", &ledger{}, func(c *Consumer) {
+		c.cfg.Engine, c.cfg.Nodes = EngineBuiltin, Nodes{node}
+		c.cfg.Audit = AuditConfig{Samples: 200, Interval: 100 * time.Millisecond, Sectors: 5}
+	})
+	f.eventually("a good sector is counted", func() bool { return testutil.ToFloat64(c.metrics.audits.WithLabelValues(AuditOK)) > 0 })
+	spoil("sealed/s-t01000-9", 77)
+	f.eventually("the flipped bit is counted", func() bool { return testutil.ToFloat64(c.metrics.audits.WithLabelValues(AuditBad)) > 0 })
+}
