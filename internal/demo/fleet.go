@@ -161,6 +161,18 @@ func (f *Fleet) Forget(p *Process) {
 	f.procs = slices.DeleteFunc(f.procs, func(q *Process) bool { return q == p })
 }
 
+// Process returns the last started program of a name that was not forgotten, or nil.
+func (f *Fleet) Process(name string) *Process {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range slices.Backward(f.procs) {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
 // Log returns what the programs of one name have logged.
 func (f *Fleet) Log(name string) string {
 	data, err := os.ReadFile(f.logPath(name))
