@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"sealfleet/internal/alerts"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/chain"
 	"sealfleet/internal/dispatch"
@@ -102,12 +103,16 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *pro
 		Name: cfg.Name, Policy: cfg.Policy.policy(), Chain: chain.NewDev(cfg.Chain, newVerifier(cfg.Parameters, cfg.SelfMade), nil),
 		Groups: cfg.Groups, Log: log, Metrics: metrics, SweepEvery: cfg.Sweep, HoldP1: cfg.Policy.HoldP1,
 	})
+	alarms := alerts.New(alerts.Options{
+		Config: cfg.Alerts, Name: cfg.Name, Bus: b, Gatherer: registry, Registry: registry, Ready: d.Ready, Examples: d.Examples, Log: log,
+	})
 	site.Check("bus", func(context.Context) error { return b.Connected() })
 	site.Check("dispatcher", func(context.Context) error { return d.Ready() })
 	log.Info("dispatching", "version", version.String(), "name", cfg.Name, "groups", []string(cfg.Groups), "http", site.URL(), "chain", "development")
 	host.Notify("READY=1")
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { busMetrics.Follow(ctx); return nil })
+	g.Go(func() error { alarms.Run(ctx); return nil })
 	g.Go(func() error { return d.Run(ctx) })
 	return g.Wait()
 }

@@ -64,10 +64,8 @@ func (c Control) Name() string { _, name, _ := strings.Cut(c.Key, "."); return n
 // SetControl writes a control. Id, version and time are filled in if they are missing;
 // writing the same control again (same id) is harmless.
 func (b *Bus) SetControl(ctx context.Context, c Control) (Control, error) {
-	for t := range strings.SplitSeq(c.Key, ".") {
-		if !isToken(t) {
-			return c, fmt.Errorf("control %q: %q cannot be part of a subject: use letters, digits, - and _", c.Key, t)
-		}
+	if err := checkKey(c.Key); err != nil {
+		return c, err
 	}
 	if c.ID == "" {
 		c.ID = ulid.Make().String()
@@ -89,6 +87,15 @@ func (b *Bus) SetControl(ctx context.Context, c Control) (Control, error) {
 			return c, fmt.Errorf("control %s may or may not be set: %w", c.Key, unreachable(err))
 		}
 	}
+}
+
+func checkKey(key string) error {
+	for t := range strings.SplitSeq(key, ".") {
+		if !isToken(t) {
+			return fmt.Errorf("control %q: %q cannot be part of a subject: use letters, digits, - and _", key, t)
+		}
+	}
+	return nil
 }
 
 // Controls reads the last message of every control whose key is below prefix ("drain",
