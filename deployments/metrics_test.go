@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
+	"sealfleet/internal/alerts"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/phases"
 )
@@ -25,6 +26,7 @@ func TestMetrics(t *testing.T) {
 	f := newFleet(t)
 	f.tell(3)
 	f.seal(10)
+	f.alarmed("SectorParked", "StorageAuditFailed")
 
 	before := map[string]int{}
 	for _, r := range []*recorder{f.dispatcher, f.consumer} {
@@ -56,6 +58,30 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	f.checkTable()
+}
+
+// alarmed waits until alarms were posted, each once; nothing that is well may be among them.
+func (f *fleet) alarmed(names ...string) {
+	f.t.Helper()
+	told := map[string]alerts.PayloadAlert{}
+	for len(told) < len(names) {
+		select {
+		case p := <-f.webhook:
+			for _, a := range p.Alerts {
+				name := a.Labels["alertname"]
+				if _, again := told[name]; again || !slices.Contains(names, name) {
+					f.t.Fatalf("%s was told: %+v", name, a)
+				}
+				told[name] = a
+			}
+		case <-time.After(time.Minute):
+			f.t.Fatalf("told of %v, want %q", told, names)
+		}
+	}
+	a := told["SectorParked"]
+	if a.Labels["group"] != group || a.Labels["phase"] != "p3" || !strings.Contains(a.Annotations["examples"], "s-t01000-5 on h1: bad_memory: a bit flipped") {
+		f.t.Errorf("%+v", a)
+	}
 }
 
 // sectorRE finds a sector, a hash or an event's id in a label.

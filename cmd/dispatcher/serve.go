@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -60,12 +61,20 @@ func serve(cmd *cobra.Command) error {
 	g.Go(func() error { return site.Serve(ctx) })
 	g.Go(func() error { return hand(ctx, &cfg, site, registry, log) })
 	err = g.Wait()
+	if errors.Is(err, bus.ErrWentBack) {
+		ctx, cancel := context.WithTimeout(context.Background(), wentBackPatience)
+		alerts.TellWentBack(ctx, cfg.Alerts, cfg.Name, cfg.Bus.StateDir, err, log)
+		cancel()
+	}
 	host.Notify("STOPPING=1")
 	if err == nil {
 		log.Info("stopped")
 	}
 	return err
 }
+
+// wentBackPatience is how long the last alarm may take to be told.
+const wentBackPatience = 15 * time.Second
 
 // hand runs everything that needs the bus.
 func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *prometheus.Registry, log *slog.Logger) error {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"sealfleet/internal/bus"
 )
@@ -132,10 +133,10 @@ func (m *Manager) hearMutes(list []bus.Control) {
 	m.mutes = list
 }
 
-func (m *Manager) known() (map[string]bus.Control, mutes) {
+func (m *Manager) known(now time.Time) (map[string]bus.Control, mutes) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return maps.Clone(m.shared), mutesOf(m.mutes, time.Now())
+	return maps.Clone(m.shared), mutesOf(m.mutes, now)
 }
 
 // step looks once, and tells what is new.
@@ -147,6 +148,15 @@ func (m *Manager) step(ctx context.Context, now time.Time) {
 	if err != nil {
 		m.o.Log.Warn("some metrics cannot be gathered; alarms that hang on them are not raised", "error", err)
 	}
+	wrong := m.look(fams, now)
+	m.tellLocal(ctx, wrong, now)
+	if m.o.Bus.Connected() == nil {
+		m.tellShared(ctx, wrong, now)
+	}
+}
+
+// look finds what is wrong, and has been for long enough, by the alarm's key.
+func (m *Manager) look(fams []*dto.MetricFamily, now time.Time) map[string]found {
 	first := m.began.IsZero()
 	if first {
 		m.began = now
@@ -165,10 +175,7 @@ func (m *Manager) step(ctx context.Context, now time.Time) {
 		}
 	}
 	m.settle(seen, now)
-	m.tellLocal(ctx, wrong, now)
-	if m.o.Bus.Connected() == nil {
-		m.tellShared(ctx, wrong, now)
-	}
+	return wrong
 }
 
 // settle forgets since when something was wrong that has been well for a while: what comes
@@ -205,7 +212,7 @@ func (m *Manager) make(f found, since, now time.Time) *Alert {
 
 // tellLocal tells the alarms that are this dispatcher's own.
 func (m *Manager) tellLocal(ctx context.Context, wrong map[string]found, now time.Time) {
-	_, muted := m.known()
+	_, muted := m.known(now)
 	var told []*Alert
 	for key, f := range wrong {
 		if !f.rule.Local {
@@ -274,7 +281,7 @@ func (m *Manager) send(ctx context.Context, list []*Alert, now time.Time) bool {
 
 // tellShared tells the alarms of the farm that fall to this dispatcher.
 func (m *Manager) tellShared(ctx context.Context, wrong map[string]found, now time.Time) {
-	shared, muted := m.known()
+	shared, muted := m.known(now)
 	var told []*Alert
 	tell := func(a *Alert) {
 		if _, is := muted.of(a.Labels); !is {

@@ -56,7 +56,7 @@ type Rule struct {
 	Below    bool // it is wrong below Limit; else above
 	Limit    float64
 	For      time.Duration // it must be wrong for so long
-	Summary  string        // templates as Prometheus has them: $labels, $value, humanize…
+	Summary  string        // templates as Prometheus has them: $labels and $value
 	Mend     string
 	Local    bool   // of this dispatcher, not of the farm: told by it alone, and without the bus
 	Examples string // which sectors to name: parked, overdue, deadline, waiting
@@ -92,7 +92,7 @@ func Rules() []Rule {
 		},
 		{
 			Name: "PhaseFailing", Severity: Warning, Metric: "sealfleet_phase_failures_total", By: []string{group, phase, "code"}, Look: lookIncrease, Window: 30 * time.Minute, Limit: 5,
-			Summary: "{{ $labels.phase }} of {{ $labels.group }} failed {{ $value | humanize }} times within 30 minutes with {{ $labels.code }}",
+			Summary: "{{ $labels.phase }} of {{ $labels.group }} failed more than 5 times within 30 minutes with {{ $labels.code }}",
 			Mend:    "dispatcher events --group {{ $labels.group }} shows each failure with its host and its mend",
 		},
 		{
@@ -114,7 +114,7 @@ func Rules() []Rule {
 		},
 		{
 			Name: "RedeliveryStorm", Severity: Warning, Metric: "sealfleet_takeovers_total", By: []string{group, phase}, Look: lookIncrease, Window: 10 * time.Minute, Limit: 10,
-			Summary: "{{ $value | humanize }} {{ $labels.phase }} of {{ $labels.group }} were taken over from hosts that fell silent, within 10 minutes",
+			Summary: "more than 10 {{ $labels.phase }} of {{ $labels.group }} were taken over from hosts that fell silent, within 10 minutes",
 			Mend:    "see that the hosts reach NATS (sealfleet_bus_reconnects_total) and that ACK_WAIT is longer than your outages",
 		},
 		{
@@ -129,12 +129,12 @@ func Rules() []Rule {
 		},
 		{
 			Name: "ChainUnreachable", Severity: Warning, Metric: "sealfleet_gate_errors_total", By: []string{phase}, Look: lookIncrease, Window: 5 * time.Minute, Limit: 5,
-			Summary: "the chain could not be asked about {{ $labels.phase }} {{ $value | humanize }} times within 5 minutes",
+			Summary: "the chain could not be asked about {{ $labels.phase }} more than 5 times within 5 minutes",
 			Mend:    "see that the chain's node is there and in sync; messages that are out are asked about again by themselves",
 		},
 		{
 			Name: "EventsRejected", Severity: Warning, Metric: "sealfleet_events_rejected_total", By: []string{"reason"}, Look: lookIncrease, Window: 10 * time.Minute,
-			Summary: "{{ $value | humanize }} events were not believed within 10 minutes ({{ $labels.reason }})",
+			Summary: "events were not believed within the last 10 minutes ({{ $labels.reason }})",
 			Mend:    "the dispatcher's log has each; two consumers with one HOST_NAME, or somebody who writes by hand",
 		},
 		{
@@ -229,9 +229,7 @@ func span(d time.Duration) string {
 
 // render fills in one of the rule's texts.
 func render(text string, labels map[string]string, value float64) string {
-	t, err := template.New("").Funcs(template.FuncMap{
-		"humanize": func(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) },
-	}).Parse(`{{ $labels := .Labels }}{{ $value := .Value }}` + text)
+	t, err := template.New("").Parse(`{{ $labels := .Labels }}{{ $value := .Value }}` + text)
 	if err != nil {
 		return text // a test renders every text
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -144,6 +145,7 @@ func (b *Bus) controlsOnce(ctx context.Context, filter string) (list []Control, 
 		switch status := m.Header.Get("Status"); status {
 		case "":
 			if c, err := decodeControl(m.Header.Get("Nats-Subject"), m.Data); err == nil {
+				c.Seq, _ = strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64) // 0: whoever compares finds that it does not match
 				list = append(list, c)
 			} else {
 				b.log.Error("a control that cannot be read is passed over", "error", err)
