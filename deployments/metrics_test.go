@@ -79,7 +79,7 @@ func (f *fleet) alarmed(names ...string) {
 		}
 	}
 	a := told["SectorParked"]
-	if a.Labels["group"] != group || a.Labels["phase"] != "p3" || !strings.Contains(a.Annotations["examples"], "s-t01000-5 on h1: bad_memory: a bit flipped") {
+	if a.Labels["group"] != group || a.Labels["phase"] != "p3" || !strings.Contains(a.Annotations["examples"], "on h1: bad_memory: a bit flipped") {
 		f.t.Errorf("%+v", a)
 	}
 }
@@ -158,6 +158,9 @@ func (f *fleet) checkTable() {
 			if all[name] == nil {
 				all[name] = d
 			}
+			if o := all[name]; o.Help != d.Help || !slices.Equal(o.Labels, d.Labels) {
+				f.t.Errorf("%s means two things: %q by %v, %q by %v", name, o.Help, o.Labels, d.Help, d.Labels)
+			}
 			all[name].Programs = append(all[name].Programs, program)
 		}
 	}
@@ -181,6 +184,11 @@ func (f *fleet) checkTable() {
 		return
 	}
 	if os.Getenv("UPDATE_DOCS") == "" {
+		for line := range strings.SplitSeq(table.String(), "\n") {
+			if !strings.Contains(string(page), line+"\n") {
+				f.t.Errorf("missing: %s", line)
+			}
+		}
 		f.t.Errorf("%s is not what the programs tell: run make docs", metricsDoc)
 		return
 	}

@@ -113,7 +113,7 @@ func Rules() []Rule {
 			Mend:    "consumer audit --node {{ $labels.node }} on a host that mounts it; mend the node, then dispatcher redo ID --phase p5 --reason … while the local files are there",
 		},
 		{
-			Name: "RedeliveryStorm", Severity: Warning, Metric: "sealfleet_takeovers_total", By: []string{group, phase}, Look: lookIncrease, Window: 10 * time.Minute, Limit: 10,
+			Name: "RedeliveryStorm", Severity: Warning, Metric: "sealfleet_phase_takeovers_total", By: []string{group, phase}, Look: lookIncrease, Window: 10 * time.Minute, Limit: 10,
 			Summary: "more than 10 {{ $labels.phase }} of {{ $labels.group }} were taken over from hosts that fell silent, within 10 minutes",
 			Mend:    "see that the hosts reach NATS (sealfleet_bus_reconnects_total) and that ACK_WAIT is longer than your outages",
 		},

@@ -41,7 +41,7 @@ var stories = []story{
 	{"DeadlineAtRisk", []string{`sealfleet_deadline_sectors{group="g1",deadline="commit",used="80"}: 2x60`}, "", "1m", l("severity", "warning", "group", "g1", "deadline", "commit", "used", "80"), 2},
 	{"DeadlineAtRisk", []string{`sealfleet_deadline_sectors{group="g1",deadline="commit",used="95"}: 1x60`}, "", "1m", l("severity", "critical", "group", "g1", "deadline", "commit", "used", "95"), 1},
 	{"StorageAuditFailed", []string{`sealfleet_stored_bad{node="node1"}: 0x9 1x60`}, "2m", "3m", l("severity", "critical", "node", "node1"), 1},
-	{"RedeliveryStorm", []string{`sealfleet_takeovers_total{group="g1",phase="p1"}: 5x40 40x40`, `sealfleet_takeovers_total{group="g1",phase="p2"}: 5x40 7x40`}, "10m", "15m", l("severity", "warning", "group", "g1", "phase", "p1"), 0},
+	{"RedeliveryStorm", []string{`sealfleet_phase_takeovers_total{group="g1",phase="p1"}: 5x40 40x40`, `sealfleet_phase_takeovers_total{group="g1",phase="p2"}: 5x40 7x40`}, "10m", "15m", l("severity", "warning", "group", "g1", "phase", "p1"), 0},
 	{"HostSilent", []string{`sealfleet_host_up{host="h1"}: 1x9 0x60`, `sealfleet_host_up{host="h2"}: 1x70`}, "2m", "3m", l("severity", "warning", "host", "h1"), 0},
 	{"DoctorRefuses", []string{`sealfleet_host_findings{host="h1",severity="refuse"}: 0x9 2x60`, `sealfleet_host_findings{host="h1",severity="warn"}: 5x70`}, "2m", "3m", l("severity", "warning", "host", "h1"), 2},
 	{"ChainUnreachable", []string{`sealfleet_gate_errors_total{phase="precommit"}: 2x40 2+3x40`}, "10m", "14m", l("severity", "warning", "phase", "precommit"), 0},
