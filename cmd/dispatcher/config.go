@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sealfleet/internal/alerts"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/chain"
 	"sealfleet/internal/host"
@@ -51,6 +50,15 @@ type policyConfig struct {
 	MaxDelay          time.Duration `env:"MAX_DELAY" envDefault:"15m" desc:"longest of those waits" example:"15m"`
 	CleanBeforeCommit bool          `env:"CLEAN_BEFORE_COMMIT" envDefault:"false" desc:"p6 need not wait until the proof is on chain" example:"true"`
 	HoldP1            int           `env:"BACKLOG_P1_HOLD" envDefault:"200" desc:"sectors of a group that may be between p1 and p6 before no further one is started; 0: any number; the same for all dispatchers" example:"40"`
+	Window            int           `env:"RELEASE_WINDOW" envDefault:"64" desc:"unclaimed tasks of a group's phase that are in the task stream at once, those with the earliest deadlines; the others follow as hosts claim; 0: all, in the order of their issue" example:"64"`
+}
+
+// window is the dispatcher's option.
+func (c policyConfig) window() int {
+	if c.Window == 0 {
+		return -1
+	}
+	return c.Window
 }
 
 func (c policyConfig) policy() phases.Policy {
@@ -66,6 +74,9 @@ func (c policyConfig) validate() error {
 	}
 	if c.HoldP1 < 0 {
 		return &settings.Fault{Name: "BACKLOG_P1_HOLD", Value: fmt.Sprint(c.HoldP1), Example: "40", Err: errors.New("cannot be negative (0: no limit)")}
+	}
+	if c.Window < 0 {
+		return &settings.Fault{Name: "RELEASE_WINDOW", Value: fmt.Sprint(c.Window), Example: "64", Err: errors.New("cannot be negative (0: all)")}
 	}
 	for name, d := range map[string]time.Duration{"RETRY_DELAY": c.RetryDelay, "TRANSIENT_DELAY": c.TransientDelay, "MAX_DELAY": c.MaxDelay} {
 		if d < 0 {
@@ -88,7 +99,6 @@ type serveConfig struct {
 	Chain      chain.DevConfig
 	Parameters string `env:"FIL_PROOFS_PARAMETER_CACHE" envDefault:"/var/tmp/filecoin-proof-parameters" desc:"directory with the verifying keys (.vk) under which the development chain checks proofs" example:"/var/tmp/filecoin-proof-parameters"`
 	SelfMade   bool   `env:"ALLOW_SELF_MADE_PARAMETERS" envDefault:"false" desc:"let the development chain check 32 and 64 GiB sectors under keys that Filecoin has not published" example:"true"`
-	Alerts     alerts.Config
 	Log        logs.Config
 }
 
@@ -107,7 +117,7 @@ func (c *serveConfig) Validate() error {
 	if c.Sweep <= 0 {
 		return &settings.Fault{Name: "SWEEP_EVERY", Value: c.Sweep.String(), Example: "15s", Err: errors.New("must be positive")}
 	}
-	return errors.Join(c.Policy.validate(), c.Chain.Validate(), c.Alerts.Validate())
+	return errors.Join(c.Policy.validate(), c.Chain.Validate())
 }
 
 // verbConfig are the settings of the operator's verbs.

@@ -269,6 +269,9 @@ func (d *Dispatcher) performOne(ctx context.Context, s *sector, state phases.Sec
 	} else if state.Apply(e) != nil {
 		return p // perform finds the same
 	}
+	if may, _ := d.board.lines.may(s, &state, a.Step); !may {
+		return p // there are more urgent ones; the sector is looked at again when its turn comes
+	}
 	if task, ok := state.TaskFor(a.Step); ok && task.IssuedID == e.ID {
 		p.err = d.publish(ctx, task)
 		p.published = p.err == nil
@@ -313,8 +316,9 @@ func (d *Dispatcher) publishOpen(ctx context.Context, s *sector, state *phases.S
 			continue
 		}
 		task, ok := state.TaskFor(step)
-		if !ok {
-			continue // revoked
+		may, waited := d.board.lines.may(s, state, step)
+		if !ok || !may {
+			continue // revoked, or not yet its turn
 		}
 		if why == byCare {
 			there, err := d.bus.TaskExists(ctx, task.Group, task.Step, task.Sector, task.Issue)
@@ -330,7 +334,7 @@ func (d *Dispatcher) publishOpen(ctx context.Context, s *sector, state *phases.S
 			return err
 		}
 		s.published[i] = t.IssuedID
-		if why == byCare {
+		if why == byCare && !waited {
 			d.Metrics.repairs.WithLabelValues("task").Inc()
 		}
 	}

@@ -25,6 +25,7 @@ type board struct {
 	next    int              // in recent
 
 	flows  *flows  // what is in flight, and what waits to start
+	lines  *lines  // what is issued and not claimed, by urgency
 	meters *meters // what the phases take
 
 	live atomic.Bool // what is taken happens now; before, it is history
@@ -76,12 +77,13 @@ type change struct {
 	rejected      *phases.Rejected
 	doneAt        time.Time // when the step before was seen to end, for a claim
 	freed         bool      // a sector of the group that was held back may start now
+	entered       *sector   // one of its tasks is to be published now
 }
 
-func newBoard(p phases.Policy, holdP1 int) *board {
+func newBoard(p phases.Policy, holdP1, window int) *board {
 	return &board{
 		policy: p, sectors: map[string]*sector{}, over: map[string]struct{}{}, ended: map[tally]int{},
-		flows: newFlows(holdP1), meters: newMeters(),
+		flows: newFlows(holdP1), lines: newLines(window), meters: newMeters(),
 	}
 }
 
@@ -147,6 +149,9 @@ func (b *board) take(e phases.Event) change {
 		if e.Type == phases.Issued || e.Type == phases.Done {
 			s.frame.note(s.state.Deadline(), e.At)
 		}
+	}
+	if i >= 0 {
+		c.entered = b.lines.take(s, s.state, e.Step, e.Seq)
 	}
 	c.freed = b.flows.take(s, s.state)
 	switch {

@@ -243,6 +243,9 @@ func (d *Dispatcher) openTasks() []openTask {
 			if t.NotBefore.After(now.Add(-d.Grace)) {
 				continue // the bus holds it back
 			}
+			if may, _ := d.board.lines.may(s, &state, step); !may {
+				continue // it has none yet
+			}
 			switch {
 			case t.Status == phases.StatusIssued && quiet > d.Grace,
 				t.Status == phases.StatusRunning && quiet > d.Silence:

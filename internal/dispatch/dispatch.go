@@ -59,6 +59,9 @@ type Options struct {
 	// done) before no further one is started; 0: any number. All dispatchers should have
 	// the same: the most generous one's counts.
 	HoldP1 int
+	// Window is how many unclaimed tasks of a group's phase are in the stream at most, the
+	// most urgent ones; 0 stands for DefaultWindow, -1 for all.
+	Window int
 	// Grace is how long another dispatcher gets for what is due before this one does it.
 	Grace time.Duration
 	// SweepEvery is how often the open issues are compared with the task stream.
@@ -76,6 +79,10 @@ type Options struct {
 	hook func(point string) error
 }
 
+// DefaultWindow is more than all hosts together claim in the milliseconds until the next
+// task follows, and few enough that what is urgent does not wait long.
+const DefaultWindow = 64
+
 func (o *Options) withDefaults() Options {
 	d := *o
 	if d.Policy.MaxAttempts == 0 {
@@ -83,6 +90,9 @@ func (o *Options) withDefaults() Options {
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Window == 0 {
+		d.Window = DefaultWindow
 	}
 	if d.Grace == 0 {
 		d.Grace = time.Second
@@ -119,7 +129,7 @@ func New(b *bus.Bus, o Options) *Dispatcher {
 		o.StopWait = 2 * b.AckWait()
 	}
 	d := &Dispatcher{Options: o.withDefaults(), bus: b, actor: phases.DispatcherName(o.Name)}
-	d.board = newBoard(d.Policy, d.HoldP1)
+	d.board = newBoard(d.Policy, d.HoldP1, max(d.Window, 0))
 	d.agenda = newAgenda()
 	d.Metrics.watch(d.board)
 	return d
@@ -237,6 +247,9 @@ func (d *Dispatcher) follow(e phases.Event) {
 	}
 	if change.entry != nil && (change.rejected != nil || e.Type != phases.Progress && e.Type != phases.Claimed) {
 		d.lookLater(change.entry, d.Grace)
+	}
+	if change.entered != nil {
+		d.agenda.add(change.entered, time.Now())
 	}
 	if change.freed {
 		for _, s := range d.board.flows.next(e.Group) {

@@ -308,7 +308,7 @@ func TestFlowsAgreeWithHeldSectors(t *testing.T) {
 	f.hosts("h1", "h2")
 	f.submit(0, n)
 	f.ended(n)
-	board := newBoard(o.Policy, limit)
+	board := newBoard(o.Policy, limit, 0)
 	states := map[string]*phases.Sector{}
 	var all []*phases.Sector
 	most := 0

@@ -204,7 +204,7 @@ func (b *board) backlog(now time.Time) []Advice {
 // ReadBacklog reads the log, and gives the advice for every phase of every group that was
 // ever submitted to. holdP1 is what the dispatchers have for Options.HoldP1.
 func ReadBacklog(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int) ([]Advice, error) {
-	board := newBoard(p, holdP1)
+	board := newBoard(p, holdP1, 0)
 	if _, err := b.Replay(ctx, func(e phases.Event) error {
 		board.take(e)
 		return nil

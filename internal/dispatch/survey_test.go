@@ -92,7 +92,7 @@ func (l *line) end(id string, kind phases.EventType, at time.Time, r phases.Resu
 
 func TestSurveyTellsWhatIsOverdueParkedAndNearItsDeadline(t *testing.T) {
 	start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
-	l := &line{b: newBoard(phases.DefaultPolicy(), 0), last: map[string]string{}}
+	l := &line{b: newBoard(phases.DefaultPolicy(), 0, 0), last: map[string]string{}}
 	deadline := start.Add(20 * time.Hour)
 	for n := range uint64(5) {
 		id := l.p1(n, start, deadline)
@@ -129,7 +129,7 @@ func TestSurveyTellsWhatIsOverdueParkedAndNearItsDeadline(t *testing.T) {
 
 func TestUnservedMeansThatNoLivingHostOffersThePhase(t *testing.T) {
 	start := time.Now()
-	l := &line{b: newBoard(phases.DefaultPolicy(), 0), last: map[string]string{}}
+	l := &line{b: newBoard(phases.DefaultPolicy(), 0, 0), last: map[string]string{}}
 	id := phases.SectorID(1000, 1)
 	l.add(phases.Event{Type: phases.Submitted, Sector: id, Step: phases.SectorEnd, At: start, Spec: &phases.Spec{Miner: 1000, Number: 1, ProofType: 5}})
 	l.add(phases.Event{Type: phases.Issued, Sector: id, Step: phases.P1, At: start})
@@ -163,7 +163,7 @@ func TestUnservedMeansThatNoLivingHostOffersThePhase(t *testing.T) {
 
 func TestAuditsAreKeptUntilALaterOneIsWell(t *testing.T) {
 	h := newHostBook()
-	b := newBoard(phases.DefaultPolicy(), 0)
+	b := newBoard(phases.DefaultPolicy(), 0, 0)
 	say := func(sector, result string) {
 		h.audited(group, "h1", bus.StoredAudit{Node: "node1", Sector: sector, Result: result})
 	}

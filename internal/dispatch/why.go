@@ -45,7 +45,7 @@ type farm struct {
 }
 
 func readFarm(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int) (*farm, error) {
-	f := &farm{policy: p, board: newBoard(p, holdP1)}
+	f := &farm{policy: p, board: newBoard(p, holdP1, 0)}
 	var err error
 	if f.all, err = readAll(ctx, b, func(e phases.Event) { f.board.take(e) }); err != nil {
 		return nil, err

@@ -182,7 +182,9 @@ func TestAnOutageLongerThanTheLeaseStopsNoJob(t *testing.T) {
 	<-outage.C
 	_, err := h.Dispatcher("d1", "SERVER_LISTEN="+address)
 	h.must(err)
-	h.until("h2 asks the holder", func() bool { return strings.Contains(h.Log("h2"), "left alone") || strings.Contains(h.Log("h2"), "gets time to come back") || strings.Contains(h.Log("h1"), "gave out our own running task again") })
+	h.until("h2 asks the holder", func() bool {
+		return strings.Contains(h.Log("h2"), "left alone") || strings.Contains(h.Log("h2"), "gets time to come back") || strings.Contains(h.Log("h1"), "gave out our own running task again")
+	})
 	h.open()
 	h.finished(1)
 	h.ranOnce()

@@ -21,8 +21,11 @@ type Deadline struct {
 // Passed tells whether the time is up.
 func (d Deadline) Passed(now time.Time) bool { return !d.At.IsZero() && now.After(d.At) }
 
-// DeadlineOf returns the deadline of a step whose inputs these are. p5 and p6 have none:
-// what is sealed is worth its copy, and cleaning is never too late.
+// HasDeadline tells whether the chain waits for what a step works for. p5 and p6 have no
+// deadline: what is sealed is worth its copy, and cleaning is never too late.
+func HasDeadline(step Step) bool { return step != P5 && step != P6 && step != SectorEnd }
+
+// DeadlineOf returns the deadline of a step whose inputs these are.
 func DeadlineOf(step Step, inputs map[string]string) Deadline {
 	d := Deadline{Code: CodeTicketExpired}
 	key := InputPrecommitBy
