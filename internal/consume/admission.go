@@ -113,8 +113,9 @@ type errWaits struct {
 func (e *errWaits) Error() string { return e.err.Error() }
 func (e *errWaits) Unwrap() error { return e.err }
 
-// enter admits a task or says what it waits for (*errWaits). a may be nil.
-func (a *admission) enter(ctx context.Context, t phases.Task) (*admitted, error) {
+// enter admits a task or says what it waits for (*errWaits). p1 works in the share of ip.
+// a may be nil.
+func (a *admission) enter(ctx context.Context, t phases.Task, ip string) (*admitted, error) {
 	if a == nil {
 		return &admitted{leave: func() {}}, nil
 	}
@@ -136,7 +137,7 @@ func (a *admission) enter(ctx context.Context, t phases.Task) (*admitted, error)
 	if err != nil {
 		return nil, err
 	}
-	leaveDisk, err := a.enterDisk(t, need)
+	leaveDisk, err := a.enterDisk(t, ip, need)
 	if err != nil {
 		leaveMachine()
 		return nil, &errWaits{"disk", err}
@@ -174,10 +175,10 @@ func (a *admission) enterMachine(t phases.Task, size uint64, need host.Need) (le
 }
 
 // enterDisk reserves what the phase writes on its share.
-func (a *admission) enterDisk(t phases.Task, need host.Need) (leave func(), err error) {
+func (a *admission) enterDisk(t phases.Task, p1 string, need host.Need) (leave func(), err error) {
 	ip := t.Inputs["ip"]
 	if t.Step == phases.P1 {
-		ip = a.cfg.IP
+		ip = p1
 	}
 	if need.Scratch == 0 || ip == "" || ip != filepath.Base(ip) || ip == ".." {
 		return func() {}, nil

@@ -12,6 +12,7 @@ import (
 
 	"sealfleet/internal/bus"
 	"sealfleet/internal/engine"
+	"sealfleet/internal/host"
 	"sealfleet/internal/logs"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/sealcore"
@@ -188,6 +189,7 @@ func (c *Consumer) auditLoop(ctx context.Context) {
 		return
 	}
 	after := map[string]string{} // by node: the sector that was audited last
+	patience := host.NewPatience(auditPatience)
 	tick := time.NewTicker(c.cfg.Audit.Interval)
 	defer tick.Stop()
 	for {
@@ -197,15 +199,39 @@ func (c *Consumer) auditLoop(ctx context.Context) {
 			return
 		}
 		for _, node := range c.cfg.Nodes {
-			after[node.Name] = c.auditNode(ctx, node, after[node.Name])
+			after[node.Name] = c.auditNode(ctx, patience, node, after[node.Name])
 		}
 	}
 }
 
+// auditPatience is how long a node may take for one sector before it counts as hung.
+const auditPatience = 5 * time.Minute
+
+// patiently asks a node for something, and gives up if it hangs or ctx ends.
+func patiently[T any](ctx context.Context, p *host.Patience, node Node, ask func() (T, error)) (got T, err error) {
+	answer, done := make(chan T, 1), make(chan error, 1)
+	go func() {
+		done <- p.Do(node.Dir, func() error {
+			v, err := ask()
+			answer <- v
+			return err
+		})
+	}()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		return got, ctx.Err()
+	}
+	if !errors.Is(err, host.ErrHung) {
+		got = <-answer
+	}
+	return got, err
+}
+
 // auditNode audits the next sectors of one node and returns the last of them.
-func (c *Consumer) auditNode(ctx context.Context, node Node, after string) string {
+func (c *Consumer) auditNode(ctx context.Context, patience *host.Patience, node Node, after string) string {
 	a := Auditor{Bus: c.bus, Groups: c.cfg.Groups}
-	list, err := a.Sectors(ctx, node)
+	list, err := patiently(ctx, patience, node, func() ([]string, error) { return a.Sectors(ctx, node) })
 	if ctx.Err() != nil {
 		return after
 	}
@@ -221,8 +247,13 @@ func (c *Consumer) auditNode(ctx context.Context, node Node, after string) strin
 	for range min(c.cfg.Audit.Sectors, len(list)) {
 		sector := list[at%len(list)]
 		at++
-		got, err := a.Audit(ctx, node, sector, c.cfg.Audit.Samples)
+		got, err := patiently(ctx, patience, node, func() (Audited, error) { return a.Audit(ctx, node, sector, c.cfg.Audit.Samples) })
 		if ctx.Err() != nil {
+			return after
+		}
+		if errors.Is(err, host.ErrHung) {
+			c.metrics.audits.WithLabelValues(AuditUnreadable).Inc()
+			c.log.Error("a storage node hangs", "node", node.Name, logs.Sector, sector, "error", err)
 			return after
 		}
 		if err != nil {

@@ -30,6 +30,7 @@
 package consume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,9 +44,13 @@ import (
 
 	"sealfleet/internal/bus"
 	"sealfleet/internal/engine"
+	"sealfleet/internal/host"
 	"sealfleet/internal/keep"
 	"sealfleet/internal/phases"
 )
+
+// placesPatience is how long a share or node may take to answer where no DOCTOR_LIMIT is set.
+const placesPatience = 10 * time.Second
 
 // Consumer works for the groups of its settings until its context ends.
 type Consumer struct {
@@ -56,6 +61,7 @@ type Consumer struct {
 	metrics *metrics
 	shares  *shares
 	board   *board
+	places  *host.Patience // touches shares and nodes from this process
 	// admission decides whether a task may begin; nil: always.
 	admission *admission
 
@@ -80,7 +86,7 @@ type hooks struct {
 
 // New prepares a consumer. The registry gets its metrics.
 func New(cfg Config, b *bus.Bus, e engine.Engine, registry prometheus.Registerer, log *slog.Logger) *Consumer {
-	c := &Consumer{cfg: cfg, bus: b, engine: e, log: log, metrics: newMetrics(registry), board: newBoard()}
+	c := &Consumer{cfg: cfg, bus: b, engine: e, log: log, metrics: newMetrics(registry), board: newBoard(), places: host.NewPatience(cmp.Or(cfg.Doctor.Limit, placesPatience))}
 	c.shares = newShares(cfg.CopyLimit * 1e6)
 	c.metrics.copyLimit.Set(float64(cfg.CopyLimit * 1e6))
 	return c

@@ -80,8 +80,14 @@ func (f *fleet) connect(c bus.Config, name string) *bus.Bus {
 // hostBus connects as a host does: over the network, with a host's permissions.
 func (f *fleet) hostBus(name string) *bus.Bus { return f.connect(bus.Config{Role: bus.RoleHost}, name) }
 
-// issue appends issued and publishes the task.
+// issue appends issued and publishes the task, of a 2 KiB sector.
 func (f *fleet) issue(g string, step phases.Step, number uint64, issue int, inputs map[string]string) phases.Task {
+	f.t.Helper()
+	return f.issueOf(g, step, number, issue, 5, inputs)
+}
+
+// issueOf does so of a proof type.
+func (f *fleet) issueOf(g string, step phases.Step, number uint64, issue, proofType int, inputs map[string]string) phases.Task {
 	f.t.Helper()
 	e := phases.Event{
 		V: phases.Version, ID: ulid.Make().String(), Type: phases.Issued, Group: g, Sector: phases.SectorID(1000, number), Step: step,
@@ -97,7 +103,7 @@ func (f *fleet) issue(g string, step phases.Step, number uint64, issue int, inpu
 	}
 	t := phases.Task{
 		V: phases.Version, Group: g, Sector: e.Sector, Step: step, Issue: issue, Attempt: 1, IssuedID: e.ID, IssuedSeq: seq,
-		Spec: phases.Spec{Miner: 1000, Number: number, ProofType: 5}, Inputs: inputs,
+		Spec: phases.Spec{Miner: 1000, Number: number, ProofType: proofType}, Inputs: inputs,
 	}
 	f.publish(t)
 	return t

@@ -66,7 +66,8 @@ func (c *Consumer) do(work context.Context, l *bus.Lease) {
 	if c.hooks.delivered != nil {
 		c.hooks.delivered(l)
 	}
-	place, err := c.admission.enter(work, t)
+	j.ip = c.whereP1(t, l.Deliveries)
+	place, err := c.admission.enter(work, t, j.ip)
 	if err != nil {
 		c.admission.delay(j, err)
 		return

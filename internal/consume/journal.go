@@ -177,7 +177,7 @@ func (j *job) resume(work context.Context) {
 		j.end(work, outcome{err: errLost})
 		return
 	}
-	if place, err := j.c.admission.enter(work, j.task); err == nil {
+	if place, err := j.c.admission.enter(work, j.task, j.ip); err == nil {
 		defer place.leave() // it runs, admitted or not; what it takes is counted if it can be
 	}
 	defer j.c.board.begin(j, j.since)()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"sealfleet/internal/engine"
+	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/storage"
@@ -34,14 +35,11 @@ func (c *Consumer) request(ctx context.Context, t phases.Task, ip string) (r eng
 	switch t.Step {
 	case phases.P1:
 		layout.IP = ip
-		if err = layout.Make(); err == nil {
-			// p6 deletes only on the file system that p1 wrote to.
-			err = recordOrigin(c.cfg.share(layout.IP), layout.Cache(), c.cfg.HostName)
-		}
+		err = c.onShare(layout.IP, func() error { return c.prepareP1(layout, t.Inputs["ticket"]) })
 	case phases.P2:
 		// The share exists, or p1 did not run there; but a P2 host may have another user.
 		if layout.IP != "" {
-			err = layout.Make()
+			err = c.onShare(layout.IP, layout.Make)
 		}
 		r.SpotCheck = c.cfg.SpotCheck
 	case phases.P4:
@@ -66,6 +64,44 @@ func (c *Consumer) request(ctx context.Context, t phases.Task, ip string) (r eng
 	return r, leave, err
 }
 
+// onShare does something small on a share from this process. What hangs with its file
+// system is an error after DOCTOR_LIMIT, and the task waits for it to come back.
+func (c *Consumer) onShare(ip string, f func() error) error {
+	err := c.places.Do(c.cfg.share(ip), f)
+	if errors.Is(err, host.ErrHung) {
+		return fail("storage_away", phases.Transient, "%s: %v", c.cfg.share(ip), err)
+	}
+	return err
+}
+
+// prepareP1 makes the directories of a sector, and notes what p6 and another p1 must know.
+func (c *Consumer) prepareP1(layout storage.Layout, ticket string) error {
+	if err := layout.Make(); err != nil {
+		return err
+	}
+	// p6 deletes only on the file system that p1 wrote to.
+	if err := recordOrigin(c.cfg.share(layout.IP), layout.Cache(), c.cfg.HostName); err != nil {
+		return err
+	}
+	return layout.NoteTicket(ticket)
+}
+
+// roomOf tells how much room a node has, without hanging with it.
+func (c *Consumer) roomOf(n Node, sector string) (free, begun int64, err error) {
+	type room struct{ free, begun int64 }
+	got := make(chan room, 1)
+	err = c.places.Do(n.Dir, func() error {
+		free, begun, err := roomOf(n, sector)
+		got <- room{free, begun}
+		return err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	r := <-got
+	return r.free, r.begun, nil
+}
+
 // copyTo chooses p5's storage node: the one that was submitted, if the group may use it,
 // else by Nodes.choose.
 func (c *Consumer) copyTo(t phases.Task, r *engine.Request) (*engine.Copy, func(), error) {
@@ -82,7 +118,7 @@ func (c *Consumer) copyTo(t phases.Task, r *engine.Request) (*engine.Copy, func(
 		}
 		nodes = Nodes{node}
 	}
-	node, err := nodes.choose(t.Group, t.Sector, int64(params.SectorSize), roomOf)
+	node, err := nodes.choose(t.Group, t.Sector, int64(params.SectorSize), c.roomOf)
 	if err != nil {
 		return nil, nothing, err
 	}

@@ -89,7 +89,7 @@ const (
 // tellStatus tells this host's status at intervals, and when something changes, until ctx
 // ends; and then once more that it is quiet.
 func (c *Consumer) tellStatus(ctx context.Context) {
-	s := &statusOf{c: c, viewer: host.NewViewer(cmp.Or(c.cfg.Doctor.Limit, 10*time.Second)), model: host.Model()}
+	s := &statusOf{c: c, patience: host.NewPatience(cmp.Or(c.cfg.Doctor.Limit, 10*time.Second)), model: host.Model()}
 	disks := make(chan []bus.HostDisk, 1)
 	look := func() { // a hung mount must not keep the rest from being told
 		go func() { disks <- s.disks() }()
@@ -135,7 +135,7 @@ func (c *Consumer) sayStatus(s bus.HostStatus) {
 // statusOf gathers a host's status.
 type statusOf struct {
 	c         *Consumer
-	viewer    *host.Viewer
+	patience  *host.Patience
 	model     string
 	lastDisks []bus.HostDisk
 
@@ -251,7 +251,7 @@ func (s *statusOf) disks() []bus.HostDisk {
 	}
 	var list []bus.HostDisk
 	add := func(name, path, share string) {
-		d, err := s.viewer.Disk(path, share)
+		d, err := s.patience.Disk(path, share)
 		if err != nil {
 			return // the doctor says so, with the mend
 		}

@@ -40,3 +40,30 @@ func (b *bounded) do(within time.Duration, f func() error) error {
 		return fmt.Errorf("%w: no answer within %s", ErrHung, within)
 	}
 }
+
+// Patience does what may hang with a file system, and waits only so long for it. One path's
+// hanging keeps nothing from being done on others.
+type Patience struct {
+	within time.Duration
+
+	mu    sync.Mutex
+	turns map[string]*bounded
+}
+
+// NewPatience returns one that waits as long as within.
+func NewPatience(within time.Duration) *Patience {
+	return &Patience{within: within, turns: map[string]*bounded{}}
+}
+
+// Do calls f, which uses the file system of path, and returns its error or one that wraps
+// ErrHung. After that f may still run: it must not use what Do's caller owns.
+func (p *Patience) Do(path string, f func() error) error {
+	p.mu.Lock()
+	turn := p.turns[path]
+	if turn == nil {
+		turn = &bounded{}
+		p.turns[path] = turn
+	}
+	p.mu.Unlock()
+	return turn.do(p.within, f)
+}

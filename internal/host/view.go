@@ -6,7 +6,6 @@ import (
 	"path"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,33 +39,12 @@ type DiskView struct {
 	Reserved    uint64 // of Free: what is promised to running phases, of shares only
 }
 
-// Viewer tells how full directories are, for people who look at a host. It waits for a
-// file system only so long, and leaves one alone that has not answered yet.
-type Viewer struct {
-	within time.Duration
-
-	mu    sync.Mutex
-	turns map[string]*bounded
-}
-
-// NewViewer returns one that waits for a file system as long as within.
-func NewViewer(within time.Duration) *Viewer {
-	return &Viewer{within: within, turns: map[string]*bounded{}}
-}
-
 // Disk tells how full the file system of dir is. If share is not empty (a share's
 // directory, <local_dir>/nfs/<ip>), what is reserved there is counted. Errors wrap
 // ErrHung or are the file system's.
-func (v *Viewer) Disk(dir, share string) (DiskView, error) {
-	v.mu.Lock()
-	turn := v.turns[dir]
-	if turn == nil {
-		turn = &bounded{}
-		v.turns[dir] = turn
-	}
-	v.mu.Unlock()
+func (p *Patience) Disk(dir, share string) (DiskView, error) {
 	seen := make(chan DiskView, 1)
-	err := turn.do(v.within, func() error {
+	err := p.Do(dir, func() error {
 		var st unix.Statfs_t
 		if err := unix.Statfs(dir, &st); err != nil {
 			return err

@@ -25,7 +25,7 @@ func TestViewShowsWhatIsReservedAndChangesNothing(t *testing.T) {
 	if err := os.Chtimes(path, old, old); err != nil {
 		t.Fatal(err)
 	}
-	v := NewViewer(time.Minute)
+	v := NewPatience(time.Minute)
 	d, err := v.Disk(share, share)
 	if err != nil || d.Reserved != 5*mib || d.Total == 0 || d.Free == 0 || d.Free > d.Total {
 		t.Errorf("%+v, %v", d, err)
