@@ -8,6 +8,7 @@ TOOLS := $(CURDIR)/.tools/bin
 GOLANGCI_LINT_VERSION := v2.15.0
 GOTESTSUM_VERSION := v1.13.0
 NATSCLI_VERSION := v0.5.1
+PROMTOOL_VERSION := v0.316.0
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X sealfleet/internal/version.Version=$(VERSION)
@@ -44,7 +45,7 @@ params: build ## make development parameters for 2 KiB sectors once (about a min
 
 .PHONY: docs
 docs: ## write what is made from code anew: the tables of settings and metrics, the alert rules
-	UPDATE_DOCS=1 go test -p 1 -count=1 -run "TestReadmeHasTheSettings|TestMetrics|TestRules" ./cmd/... ./deployments
+	UPDATE_DOCS=1 go test -p 1 -count=1 -run "TestReadmeHasTheSettings|TestMetrics|TestRulesOfPrometheus" ./cmd/... ./internal/alerts ./deployments
 
 .PHONY: test
 test: params $(TOOLS)/gotestsum $(TOOLS)/nats ## run all tests (a real NATS server, real child processes, real sectors, a real SNARK)
@@ -73,6 +74,12 @@ check: $(TOOLS)/golangci-lint ## format, vet, lint, tidy modules, and the docs t
 	$(TOOLS)/golangci-lint run ./...
 	go mod tidy -diff
 
+.PHONY: check-rules
+check-rules: $(TOOLS)/promtool ## have promtool judge the alert rules, and every metric that a rule or dashboard names exist
+	cd deployments/prometheus && $(TOOLS)/promtool check rules --lint all --lint-fatal sealfleet.rules.yaml && $(TOOLS)/promtool test rules sealfleet.rules.test.yaml
+	$(TOOLS)/promtool check config --syntax-only deployments/prometheus/prometheus.yaml
+	cd deployments/check && go vet ./... && go test ./...
+
 .PHONY: bench-reference
 bench-reference: ## build the reference implementation from its published crates (needs cargo; about 7 minutes)
 	cd bench/reference && CARGO_TARGET_DIR=$(CURDIR)/.cache/reference RUSTFLAGS="-C target-cpu=native" cargo build --release --locked
@@ -99,4 +106,6 @@ clean: ## remove what was built and cached here
 
 $(TOOLS)/golangci-lint: ; GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 $(TOOLS)/gotestsum: ; GOBIN=$(TOOLS) go install gotest.tools/gotestsum@$(GOTESTSUM_VERSION)
+# Without the discovery of targets in clouds, which drags half of them in.
+$(TOOLS)/promtool: ; GOBIN=$(TOOLS) go install -tags remove_all_sd github.com/prometheus/prometheus/cmd/promtool@$(PROMTOOL_VERSION)
 $(TOOLS)/nats: ; GOBIN=$(TOOLS) go install github.com/nats-io/natscli/nats@$(NATSCLI_VERSION)

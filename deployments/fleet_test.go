@@ -4,7 +4,10 @@ package deployments_test
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"sealfleet/internal/alerts"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/chain"
 	"sealfleet/internal/consume"
@@ -89,6 +93,7 @@ type fleet struct {
 	host                 *bus.Bus
 	dispatcher, consumer *recorder
 	submitted            uint64
+	webhook              chan alerts.Payload // what alarms were posted
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -109,7 +114,7 @@ func newFleet(t *testing.T) *fleet {
 		t.Cleanup(b.Close)
 		return b
 	}
-	f := &fleet{t: t, ctx: ctx, dispatcher: newRecorder(t, "dispatcher"), consumer: newRecorder(t, "consumer")}
+	f := &fleet{t: t, ctx: ctx, webhook: make(chan alerts.Payload, 64), dispatcher: newRecorder(t, "dispatcher"), consumer: newRecorder(t, "consumer")}
 	f.bus = connect(bus.Config{Server: srv}, "dispatcher-d1")
 	f.host = connect(bus.Config{Role: bus.RoleHost}, "h1")
 	if _, err := f.bus.Apply(ctx, []string{group}); err != nil {
@@ -137,6 +142,24 @@ func newFleet(t *testing.T) *fleet {
 	c.Admit(checkup, host.NewCores(0), f.consumer)
 	f.consumer.MustRegister(bus.NewMetrics(f.host))
 
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var p alerts.Payload
+		if err := json.NewDecoder(r.Body).Decode(&p); err != nil {
+			t.Error(err)
+		}
+		select {
+		case f.webhook <- p:
+		case <-ctx.Done():
+		}
+	}))
+	t.Cleanup(hook.Close)
+	alarms := alerts.New(alerts.Options{
+		Config: alerts.Config{Webhook: hook.URL, Every: 20 * time.Millisecond, Repeat: time.Hour, Runbooks: "docs/runbooks/"},
+		Name:   "d1", Bus: f.bus, Gatherer: f.dispatcher, Registry: f.dispatcher, Ready: d.Ready, Examples: d.Examples, Log: log,
+	})
+	alarmed := make(chan struct{})
+	go func() { alarms.Run(ctx); close(alarmed) }()
+
 	ended := make(chan error, 2)
 	go func() { ended <- d.Run(ctx) }()
 	go func() { ended <- c.Run(ctx) }()
@@ -147,6 +170,7 @@ func newFleet(t *testing.T) *fleet {
 				t.Error(err)
 			}
 		}
+		<-alarmed
 		srv.Close()
 	})
 	f.until("the dispatcher", func() bool { return d.Ready() == nil })

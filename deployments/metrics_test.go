@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
+	"sealfleet/internal/alerts"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/phases"
 )
@@ -25,6 +26,7 @@ func TestMetrics(t *testing.T) {
 	f := newFleet(t)
 	f.tell(3)
 	f.seal(10)
+	f.alarmed("SectorParked", "StorageAuditFailed")
 
 	before := map[string]int{}
 	for _, r := range []*recorder{f.dispatcher, f.consumer} {
@@ -56,6 +58,30 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	f.checkTable()
+}
+
+// alarmed waits until alarms were posted, each once; nothing that is well may be among them.
+func (f *fleet) alarmed(names ...string) {
+	f.t.Helper()
+	told := map[string]alerts.PayloadAlert{}
+	for len(told) < len(names) {
+		select {
+		case p := <-f.webhook:
+			for _, a := range p.Alerts {
+				name := a.Labels["alertname"]
+				if _, again := told[name]; again || !slices.Contains(names, name) {
+					f.t.Fatalf("%s was told: %+v", name, a)
+				}
+				told[name] = a
+			}
+		case <-time.After(time.Minute):
+			f.t.Fatalf("told of %v, want %q", told, names)
+		}
+	}
+	a := told["SectorParked"]
+	if a.Labels["group"] != group || a.Labels["phase"] != "p3" || !strings.Contains(a.Annotations["examples"], "on h1: bad_memory: a bit flipped") {
+		f.t.Errorf("%+v", a)
+	}
 }
 
 // sectorRE finds a sector, a hash or an event's id in a label.
@@ -132,6 +158,9 @@ func (f *fleet) checkTable() {
 			if all[name] == nil {
 				all[name] = d
 			}
+			if o := all[name]; o.Help != d.Help || !slices.Equal(o.Labels, d.Labels) {
+				f.t.Errorf("%s means two things: %q by %v, %q by %v", name, o.Help, o.Labels, d.Help, d.Labels)
+			}
 			all[name].Programs = append(all[name].Programs, program)
 		}
 	}
@@ -155,6 +184,11 @@ func (f *fleet) checkTable() {
 		return
 	}
 	if os.Getenv("UPDATE_DOCS") == "" {
+		for line := range strings.SplitSeq(table.String(), "\n") {
+			if !strings.Contains(string(page), line+"\n") {
+				f.t.Errorf("missing: %s", line)
+			}
+		}
 		f.t.Errorf("%s is not what the programs tell: run make docs", metricsDoc)
 		return
 	}

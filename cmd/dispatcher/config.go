@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/alerts"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/chain"
 	"sealfleet/internal/host"
@@ -99,6 +100,7 @@ type serveConfig struct {
 	Chain      chain.DevConfig
 	Parameters string `env:"FIL_PROOFS_PARAMETER_CACHE" envDefault:"/var/tmp/filecoin-proof-parameters" desc:"directory with the verifying keys (.vk) under which the development chain checks proofs" example:"/var/tmp/filecoin-proof-parameters"`
 	SelfMade   bool   `env:"ALLOW_SELF_MADE_PARAMETERS" envDefault:"false" desc:"let the development chain check 32 and 64 GiB sectors under keys that Filecoin has not published" example:"true"`
+	Alerts     alerts.Config
 	Log        logs.Config
 }
 
@@ -117,7 +119,7 @@ func (c *serveConfig) Validate() error {
 	if c.Sweep <= 0 {
 		return &settings.Fault{Name: "SWEEP_EVERY", Value: c.Sweep.String(), Example: "15s", Err: errors.New("must be positive")}
 	}
-	return errors.Join(c.Policy.validate(), c.Chain.Validate())
+	return errors.Join(c.Policy.validate(), c.Chain.Validate(), c.Alerts.Validate())
 }
 
 // verbConfig are the settings of the operator's verbs.

@@ -83,7 +83,8 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
 	root.AddCommand(
 		serveCommand(), submitCommand(), sectorsCommand(), sectorCommand(), eventsCommand(),
-		backlogCommand(), whyCommand(), redoCommand(), cancelCommand(), limitCommand(), busCommand(), versionCommand(), manCommand(),
+		backlogCommand(), whyCommand(), redoCommand(), cancelCommand(), limitCommand(), alertsCommand(), muteCommand(), unmuteCommand(),
+		busCommand(), versionCommand(), manCommand(),
 	)
 	withTable(root)
 	return root

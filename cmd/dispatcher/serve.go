@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"sealfleet/internal/alerts"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/chain"
 	"sealfleet/internal/dispatch"
@@ -59,12 +61,20 @@ func serve(cmd *cobra.Command) error {
 	g.Go(func() error { return site.Serve(ctx) })
 	g.Go(func() error { return hand(ctx, &cfg, site, registry, log) })
 	err = g.Wait()
+	if errors.Is(err, bus.ErrWentBack) {
+		ctx, cancel := context.WithTimeout(context.Background(), wentBackPatience)
+		alerts.TellWentBack(ctx, cfg.Alerts, cfg.Name, cfg.Bus.StateDir, err, log)
+		cancel()
+	}
 	host.Notify("STOPPING=1")
 	if err == nil {
 		log.Info("stopped")
 	}
 	return err
 }
+
+// wentBackPatience is how long the last alarm may take to be told.
+const wentBackPatience = 15 * time.Second
 
 // hand runs everything that needs the bus.
 func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *prometheus.Registry, log *slog.Logger) error {
@@ -102,12 +112,16 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *pro
 		Name: cfg.Name, Policy: cfg.Policy.policy(), Chain: chain.NewDev(cfg.Chain, newVerifier(cfg.Parameters, cfg.SelfMade), nil),
 		Groups: cfg.Groups, Log: log, Metrics: metrics, SweepEvery: cfg.Sweep, HoldP1: cfg.Policy.HoldP1, Window: cfg.Policy.window(),
 	})
+	alarms := alerts.New(alerts.Options{
+		Config: cfg.Alerts, Name: cfg.Name, Bus: b, Gatherer: registry, Registry: registry, Ready: d.Ready, Examples: d.Examples, Log: log,
+	})
 	site.Check("bus", func(context.Context) error { return b.Connected() })
 	site.Check("dispatcher", func(context.Context) error { return d.Ready() })
 	log.Info("dispatching", "version", version.String(), "name", cfg.Name, "groups", []string(cfg.Groups), "http", site.URL(), "chain", "development")
 	host.Notify("READY=1")
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { busMetrics.Follow(ctx); return nil })
+	g.Go(func() error { alarms.Run(ctx); return nil })
 	g.Go(func() error { return d.Run(ctx) })
 	return g.Wait()
 }

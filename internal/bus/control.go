@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,10 +65,8 @@ func (c Control) Name() string { _, name, _ := strings.Cut(c.Key, "."); return n
 // SetControl writes a control. Id, version and time are filled in if they are missing;
 // writing the same control again (same id) is harmless.
 func (b *Bus) SetControl(ctx context.Context, c Control) (Control, error) {
-	for t := range strings.SplitSeq(c.Key, ".") {
-		if !isToken(t) {
-			return c, fmt.Errorf("control %q: %q cannot be part of a subject: use letters, digits, - and _", c.Key, t)
-		}
+	if err := checkKey(c.Key); err != nil {
+		return c, err
 	}
 	if c.ID == "" {
 		c.ID = ulid.Make().String()
@@ -89,6 +88,15 @@ func (b *Bus) SetControl(ctx context.Context, c Control) (Control, error) {
 			return c, fmt.Errorf("control %s may or may not be set: %w", c.Key, unreachable(err))
 		}
 	}
+}
+
+func checkKey(key string) error {
+	for t := range strings.SplitSeq(key, ".") {
+		if !isToken(t) {
+			return fmt.Errorf("control %q: %q cannot be part of a subject: use letters, digits, - and _", key, t)
+		}
+	}
+	return nil
 }
 
 // Controls reads the last message of every control whose key is below prefix ("drain",
@@ -137,6 +145,7 @@ func (b *Bus) controlsOnce(ctx context.Context, filter string) (list []Control, 
 		switch status := m.Header.Get("Status"); status {
 		case "":
 			if c, err := decodeControl(m.Header.Get("Nats-Subject"), m.Data); err == nil {
+				c.Seq, _ = strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64) // 0: whoever compares finds that it does not match
 				list = append(list, c)
 			} else {
 				b.log.Error("a control that cannot be read is passed over", "error", err)

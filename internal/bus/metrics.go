@@ -20,8 +20,8 @@ var (
 	streamMsgsDesc = prometheus.NewDesc("sealfleet_bus_stream_messages", "Messages in a stream.", streamLabels, nil)
 	streamSizeDesc = prometheus.NewDesc("sealfleet_bus_stream_size_bytes", "Size of a stream.", streamLabels, nil)
 	streamLastDesc = prometheus.NewDesc("sealfleet_bus_stream_last_sequence", "Sequence of a stream's last message.", streamLabels, nil)
-	copiesDesc     = prometheus.NewDesc("sealfleet_bus_stream_copies_current", "Servers that have all of a stream, its leader included.", streamLabels, nil)
-	wantedDesc     = prometheus.NewDesc("sealfleet_bus_stream_copies_wanted", "Servers that shall have all of a stream (STREAM_REPLICAS when it was made).", streamLabels, nil)
+	wantedDesc     = prometheus.NewDesc("sealfleet_bus_stream_copies", "Servers that shall have all of a stream (STREAM_REPLICAS when it was made).", streamLabels, nil)
+	missingDesc    = prometheus.NewDesc("sealfleet_bus_stream_copies_missing", "Of those, servers that are away or behind.", streamLabels, nil)
 
 	durableLabels   = []string{"stream", "durable"}
 	pendingDesc     = prometheus.NewDesc("sealfleet_bus_durable_pending", "Messages that were given to nobody yet.", durableLabels, nil)
@@ -33,7 +33,7 @@ var (
 
 	connectionDescs = []*prometheus.Desc{connectedDesc, wentBackDesc, reconnectsDesc, setAsideDesc, seenDesc}
 	streamDescs     = []*prometheus.Desc{
-		streamMsgsDesc, streamSizeDesc, streamLastDesc, copiesDesc, wantedDesc,
+		streamMsgsDesc, streamSizeDesc, streamLastDesc, wantedDesc, missingDesc,
 		pendingDesc, ackPendingDesc, redeliveredDesc, pullsDesc, deliveriesDesc, askedDesc,
 	}
 )
@@ -137,8 +137,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		put(streamMsgsDesc, prometheus.GaugeValue, float64(s.State.Msgs), name)
 		put(streamSizeDesc, prometheus.GaugeValue, float64(s.State.Bytes), name)
 		put(streamLastDesc, prometheus.GaugeValue, float64(s.State.LastSeq), name)
-		put(wantedDesc, prometheus.GaugeValue, float64(max(s.Config.Replicas, 1)), name)
-		put(copiesDesc, prometheus.GaugeValue, float64(current(s.Cluster)), name)
+		wanted := max(s.Config.Replicas, 1)
+		put(wantedDesc, prometheus.GaugeValue, float64(wanted), name)
+		put(missingDesc, prometheus.GaugeValue, float64(max(wanted-current(s.Cluster), 0)), name)
 	}
 	for _, c := range m.consumers {
 		at := []string{c.Stream, c.Name}

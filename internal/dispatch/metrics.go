@@ -85,7 +85,7 @@ func NewMetrics() *Metrics {
 			Name: "sealfleet_phase_failures_total", Help: "Attempts that failed, by the code of their failure (docs/runbooks/phase-failing.md); a code beyond the first 64 is other.",
 		}, []string{"group", "phase", "code"}),
 		takeovers: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sealfleet_takeovers_total", Help: "Phases that another host claimed while one had them: the first was silent for longer than ACK_WAIT.",
+			Name: "sealfleet_phase_takeovers_total", Help: "Phases that another host claimed while one had them: the first was silent for longer than ACK_WAIT.",
 		}, stationLabels),
 		again: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sealfleet_event_redeliveries_total", Help: "Events that were given to this dispatcher and had been given out before.",
