@@ -92,6 +92,10 @@ bench: build bench-reference ## time both on this machine and print the ratios (
 bench-bus: ## measure the bus: phases per second, hand-off
 	go run ./bench/bus
 
+.PHONY: chaos
+chaos: ## seal 1,000 sectors while 500 faults strike (CHAOS="-seed 7 -servers 3"; minutes; prints its seed)
+	go run ./bench/chaos $(CHAOS)
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for 20 seconds
 	@for pkg in $$(go list ./...); do \

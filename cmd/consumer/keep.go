@@ -22,11 +22,11 @@ const keepCommand = "keep"
 // does. A wrapper of it can be compared with, or stand in for, another engine.
 const phaseCommand = "phase"
 
-func runPhase() int { return engine.Serve(os.Stdin, os.Stdout, sized{engine.Builtin{}}) }
+func runPhase() int { return engine.Serve(os.Stdin, os.Stdout, sized{childEngine()}) }
 
 func runKeeper(dir string) int {
 	return keep.Serve(dir, func(started func(group int)) (engine.Engine, error) {
-		builtin := sized{engine.Builtin{}}
+		builtin := sized{childEngine()}
 		if kind := os.Getenv("ENGINE"); kind == "" || kind == string(consume.EngineBuiltin) {
 			return builtin, nil // most of us: nothing else is to be read
 		}

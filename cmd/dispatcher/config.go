@@ -95,6 +95,7 @@ type serveConfig struct {
 	HTTP       web.Access
 	Policy     policyConfig
 	Sweep      time.Duration `env:"SWEEP_EVERY" envDefault:"15s" desc:"how often to look for tasks that are missing in the task stream" example:"1m"`
+	Silence    time.Duration `env:"TASK_SILENCE" envDefault:"10m" desc:"how long a running phase whose task is gone from the stream may write no event before its task is published again" example:"10m"`
 	Bus        bus.Config
 	Server     bus.ServerConfig
 	Chain      chain.DevConfig
@@ -118,6 +119,9 @@ func (c *serveConfig) Validate() error {
 	}
 	if c.Sweep <= 0 {
 		return &settings.Fault{Name: "SWEEP_EVERY", Value: c.Sweep.String(), Example: "15s", Err: errors.New("must be positive")}
+	}
+	if c.Silence <= 0 {
+		return &settings.Fault{Name: "TASK_SILENCE", Value: c.Silence.String(), Example: "10m", Err: errors.New("must be positive")}
 	}
 	return errors.Join(c.Policy.validate(), c.Chain.Validate(), c.Alerts.Validate())
 }

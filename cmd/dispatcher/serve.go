@@ -110,7 +110,7 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *pro
 	registry.MustRegister(metrics, busMetrics)
 	d := dispatch.New(b, dispatch.Options{
 		Name: cfg.Name, Policy: cfg.Policy.policy(), Chain: chain.NewDev(cfg.Chain, newVerifier(cfg.Parameters, cfg.SelfMade), nil),
-		Groups: cfg.Groups, Log: log, Metrics: metrics, SweepEvery: cfg.Sweep, HoldP1: cfg.Policy.HoldP1, Window: cfg.Policy.window(),
+		Groups: cfg.Groups, Log: log, Metrics: metrics, SweepEvery: cfg.Sweep, Silence: cfg.Silence, HoldP1: cfg.Policy.HoldP1, Window: cfg.Policy.window(),
 	})
 	alarms := alerts.New(alerts.Options{
 		Config: cfg.Alerts, Name: cfg.Name, Bus: b, Gatherer: registry, Registry: registry, Ready: d.Ready, Examples: d.Examples, Log: log,

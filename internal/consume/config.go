@@ -38,6 +38,8 @@ type Config struct {
 	Proof       ProofConfig
 	CleanSealed bool `env:"CLEAN_SEALED" envDefault:"false" desc:"p6 also removes the local sealed file, once the storage node's copy was looked at again" example:"true"`
 
+	TidyEvery time.Duration `env:"TIDY_EVERY" envDefault:"10m" desc:"how often to remove from this host's share what attempts left whose sector was done elsewhere or has ended; 0s: never" example:"10m"`
+
 	SpotCheck int `env:"SPOT_CHECK_NODES" envDefault:"16" desc:"nodes of a sector that are recomputed right after p2, before it counts as done; 0: none" example:"16"`
 	Audit     AuditConfig
 
@@ -149,6 +151,9 @@ func (c *Config) Validate() error {
 	}
 	if c.OrphanLimit < 0 || c.OrphanLimit > 240*time.Hour {
 		faults = append(faults, fault("ORPHAN_LIMIT", c.OrphanLimit.String(), "1h", "use 0s to 240h"))
+	}
+	if c.TidyEvery < 0 {
+		faults = append(faults, fault("TIDY_EVERY", c.TidyEvery.String(), "10m", "must be 0s or more"))
 	}
 	if i := c.Audit.Interval; i != 0 && i < time.Second {
 		faults = append(faults, fault("AUDIT_INTERVAL", i.String(), "1h", "use 1s or more, or 0s for none"))

@@ -135,6 +135,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 	loops.Go(func() { c.followLimits(work) })
 	loops.Go(func() { c.shareGroupLimits(work) })
 	loops.Go(func() { c.auditLoop(work) })
+	if c.cfg.TidyEvery > 0 && c.cfg.Engine != EngineNoop {
+		loops.Go(func() { c.tidyLoop(work) })
+	}
 	loops.Go(func() { c.tellStatus(work) })
 	c.log.Info("consumer is up", "slots", slots, "workers", c.cfg.Workers.String(), "groups", c.cfg.Groups)
 	<-ctx.Done()
