@@ -170,7 +170,8 @@ func (c *Consumer) givenUp(ctx context.Context, t phases.Task) (bool, error) {
 		if last == nil {
 			continue
 		}
-		if last.Type == phases.Cancelled ||
+		givenUp := last.Result != nil && (last.Result.Code == string(phases.StatusCancelled) || last.Result.Code == string(phases.StatusFailed))
+		if last.Type == phases.Cancelled || last.Type == phases.Redo && givenUp ||
 			step == phases.Precommit && last.Type == phases.Failed && last.Result != nil && last.Result.Class == phases.Permanent {
 			return true, nil
 		}

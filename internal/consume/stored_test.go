@@ -369,6 +369,39 @@ func TestP6AsksTheChains(t *testing.T) {
 	may("receipt_forged")
 }
 
+// p6 of a sector that was given up removes everything, on the word of the sector's own chain
+// and no other, also after an operator had it done again.
+func TestP6OfASectorThatWasGivenUp(t *testing.T) {
+	f := newFleet(t, time.Minute, group)
+	c := f.consumer("host1", "1:p6", &ledger{}, nil)
+	task := phases.Task{Group: group, Sector: phases.SectorID(1000, 4), Step: phases.P6}
+	is := func(want bool) {
+		t.Helper()
+		if got, err := c.givenUp(t.Context(), task); err != nil || got != want {
+			t.Errorf("given up: %v, %v; want %v", got, err, want)
+		}
+	}
+	write := func(e phases.Event) {
+		t.Helper()
+		e.V, e.ID, e.Group, e.Sector, e.Step, e.Host, e.At = phases.Version, ulid.Make().String(), group, task.Sector, phases.SectorEnd, "dispatcher-test", time.Now().UTC()
+		expect := uint64(0)
+		if last := f.last(e); last != nil {
+			e.PrevID, expect = last.ID, last.Seq
+		}
+		if _, err := f.bus.Append(f.ctx, e, expect); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is(false)
+	write(phases.Event{Type: phases.Submitted, Spec: &phases.Spec{Miner: 1000, Number: 4, ProofType: 5}})
+	write(phases.Event{Type: phases.Redo, Target: phases.P1})
+	is(false)
+	write(phases.Event{Type: phases.Cancelled})
+	is(true)
+	write(phases.Event{Type: phases.Redo, Target: phases.P6, Result: &phases.Result{Code: "cancelled"}})
+	is(true)
+}
+
 type states map[string]phases.Status
 
 func (s states) State(_ context.Context, sector string) (phases.Status, bool, error) {

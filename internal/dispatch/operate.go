@@ -38,6 +38,10 @@ func Load(ctx context.Context, b *bus.Bus, id string) (*phases.Sector, []phases.
 func Redo(ctx context.Context, b *bus.Bus, id string, step phases.Step, actor, why string) error {
 	return onSectorChain(ctx, b, id, actor, func(s *phases.Sector, e *phases.Event) error {
 		e.Type, e.Target, e.Reason = phases.Redo, step, why
+		if outcome := s.GivenUp(); outcome != "" {
+			// The host that does p6 reads the chain's last event, and that is now this one.
+			e.Result = &phases.Result{Code: string(outcome)}
+		}
 		return phases.CheckRedo(s, step)
 	})
 }

@@ -148,6 +148,14 @@ func (s *Sector) Ended() time.Time { return s.ended }
 // Seq is the highest stream sequence that was applied.
 func (s *Sector) Seq() uint64 { return s.seq }
 
+// GivenUp returns failed or cancelled if only p6 is left to be done, else "".
+func (s *Sector) GivenUp() Status {
+	if s.outcome == StatusFailed || s.outcome == StatusCancelled {
+		return s.outcome
+	}
+	return ""
+}
+
 // Paused tells whether an operator has nothing new begun.
 func (s *Sector) Paused() bool { return s.paused }
 
