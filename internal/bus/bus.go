@@ -10,6 +10,9 @@
 // chains to its own claim: whoever was overtaken cannot complete. Acknowledgements carry
 // no authority. The work queue only says who shall try; the chain says who did.
 //
+// A log that lost what it had acknowledged would break all this without a sign, so every
+// connection remembers how far the log went, and stops for good if it went back.
+//
 // # What keeps it going
 //
 // The events are the truth. A task that is missing (a purged queue, a stray

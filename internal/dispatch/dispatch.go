@@ -22,6 +22,9 @@
 // is done by whoever looks first. The sweeper, now and then, compares the open issues
 // with the task stream and publishes what a purge or a stray acknowledgement removed.
 //
+// So every submitted sector ends finished, failed with a reason or cancelled, or is parked
+// with its reason until an operator says which; and whatever is issued is issued once.
+//
 // Gaps. A task that was removed while its host works on it is published again only when
 // the host's chain has been silent for Options.Silence; if the host was alive all the
 // same, the work is taken over and done twice, though its effect is recorded once.
