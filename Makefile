@@ -96,6 +96,11 @@ bench-bus: ## measure the bus: phases per second, hand-off
 chaos: ## seal 1,000 sectors while 500 faults strike (CHAOS="-seed 7 -servers 3"; minutes; prints its seed)
 	go run ./bench/chaos $(CHAOS)
 
+MODEL_RUNS ?= 1000000
+.PHONY: model
+model: ## check the fold and the dispatchers' rule over a million interleavings in memory (MODEL_RUNS=4000000; minutes)
+	SEALFLEET_MODEL_RUNS=$(MODEL_RUNS) go test ./internal/phases -run TestManyInterleavings -count=1 -v -timeout 2h
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for 20 seconds
 	@for pkg in $$(go list ./...); do \
