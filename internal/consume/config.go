@@ -30,7 +30,7 @@ type Config struct {
 	FetchWait    time.Duration `env:"FETCH_WAIT" envDefault:"60s" desc:"how long one request for a task waits at the server; a task that comes is handed over at once" example:"60s"`
 	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT" envDefault:"30s" desc:"on SIGTERM, how long running phases may go on before they are stopped and handed back" example:"4h"`
 
-	OrphanLimit time.Duration `env:"ORPHAN_LIMIT" envDefault:"10m" desc:"how long running phases go on without a consumer (it crashed, or is exchanged) before they stop; the next consumer of this HOST_NAME goes on with them" example:"1h"`
+	OrphanLimit time.Duration `env:"ORPHAN_LIMIT" envDefault:"2m" desc:"how long running phases go on without a consumer (it crashed, or is exchanged) before they stop; the next consumer of this HOST_NAME goes on with them; longer than ACK_WAIT only if no other host does the same phases, which would take them over" example:"1h"`
 
 	Engine      EngineKind `env:"ENGINE" envDefault:"builtin" desc:"what does the phases: builtin; exec:/path, a program for p1 to p4; p2=exec:/path,p4=exec:/path, programs for some; or noop to measure the bus" example:"p2=exec:/usr/local/bin/engine-filecoin"`
 	Exec        ExecConfig
