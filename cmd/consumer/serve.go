@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -106,6 +107,14 @@ func work(ctx context.Context, cfg *consume.Config, rounds *rounds, site *web.Se
 	site.Check("bus", func(context.Context) error { return b.Connected() })
 	site.Check("queues", func(context.Context) error { return c.Ready() })
 	site.Check("admission", func(context.Context) error { return c.Waiting() })
+	stop, err := b.Serve(bus.Service{
+		Kind: bus.ConsumerService, Name: cfg.HostName, Description: "does the phases of sealing on " + cfg.HostName, Status: func() any { return c.Status() },
+		Metadata: map[string]string{"groups": strings.Join(cfg.Groups, ","), "workers": cfg.Workers.String(), "ip": cfg.IP, "engine": string(cfg.Engine), "release": version.String()},
+	})
+	if err != nil {
+		return err
+	}
+	defer stop()
 	log.Info("consuming", "version", version.String(), "ip", cfg.IP, "http", site.URL(), "engine", string(cfg.Engine))
 	host.Notify("READY=1")
 	return c.Run(ctx)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -115,6 +116,14 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *pro
 	alarms := alerts.New(alerts.Options{
 		Config: cfg.Alerts, Name: cfg.Name, Bus: b, Gatherer: registry, Registry: registry, Ready: d.Ready, Examples: d.Examples, Log: log,
 	})
+	stop, err := b.Serve(bus.Service{
+		Kind: bus.DispatcherService, Name: cfg.Name, Description: "hands out the phases of sealing", Status: func() any { return d.Status() },
+		Metadata: map[string]string{"groups": strings.Join(cfg.Groups, ","), "release": version.String()},
+	})
+	if err != nil {
+		return err
+	}
+	defer stop()
 	site.Check("bus", func(context.Context) error { return b.Connected() })
 	site.Check("dispatcher", func(context.Context) error { return d.Ready() })
 	log.Info("dispatching", "version", version.String(), "name", cfg.Name, "groups", []string(cfg.Groups), "http", site.URL(), "chain", "development")

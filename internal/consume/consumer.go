@@ -61,7 +61,8 @@ type Consumer struct {
 	metrics *metrics
 	shares  *shares
 	board   *board
-	places  *host.Patience // touches shares and nodes from this process
+	told    atomic.Pointer[bus.HostStatus] // the last
+	places  *host.Patience                 // touches shares and nodes from this process
 	// admission decides whether a task may begin; nil: always.
 	admission *admission
 

@@ -122,6 +122,7 @@ func (c *Consumer) tellStatus(ctx context.Context) {
 }
 
 func (c *Consumer) sayStatus(s bus.HostStatus) {
+	c.told.Store(&s)
 	if c.bus.Connected() != nil {
 		return // it would be told when the bus is back, and be old news
 	}
@@ -130,6 +131,14 @@ func (c *Consumer) sayStatus(s bus.HostStatus) {
 			c.log.Debug("could not tell this host's status", "group", g, "error", err)
 		}
 	}
+}
+
+// Status is what this host last told of itself; nothing before it runs.
+func (c *Consumer) Status() bus.HostStatus {
+	if s := c.told.Load(); s != nil {
+		return *s
+	}
+	return bus.HostStatus{V: phases.Version, Host: c.cfg.HostName, Groups: c.cfg.Groups, Version: version.String()}
 }
 
 // statusOf gathers a host's status.

@@ -152,6 +152,24 @@ func (d *Dispatcher) Ready() error {
 	return nil
 }
 
+// Status is what a dispatcher tells of itself on the bus.
+type Status struct {
+	Name     string `json:"name"`
+	Ready    bool   `json:"ready"`
+	Why      string `json:"why,omitempty"` // it is not
+	Position uint64 `json:"position"`      // sequence of the last event read
+	Open     int    `json:"open_sectors"`
+}
+
+// Status says how the dispatcher is.
+func (d *Dispatcher) Status() Status {
+	s := Status{Name: d.Name, Ready: true, Position: d.board.position(), Open: d.board.open()}
+	if err := d.Ready(); err != nil {
+		s.Ready, s.Why = false, err.Error()
+	}
+	return s
+}
+
 // Run reads the log, then works until ctx ends. Trouble with the bus is waited out; an
 // error means that nothing may go on (bus.ErrWentBack).
 func (d *Dispatcher) Run(ctx context.Context) error {
