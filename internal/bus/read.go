@@ -72,7 +72,21 @@ func (b *Bus) read(ctx context.Context, r getRequest) (*phases.Event, error) {
 // cannot be parsed. Dispatchers read from the stream's leader, hosts from any copy: they
 // have no other permission, and what they then write is compare-and-set.
 func (b *Bus) Last(ctx context.Context, group, sector string, step phases.Step) (*phases.Event, error) {
-	filter := chainFilter(group, sector, step)
+	return b.last(ctx, chainFilter(group, sector, step))
+}
+
+// LastBy reads the last event that one actor wrote on a chain, nil if there is none. It
+// serves a reader that cannot fold the whole chain: what somebody else wrote behind it, who
+// had no right to, does not come between. host may be any dispatcher's name for all of
+// them: nobody but dispatchers may write as one.
+func (b *Bus) LastBy(ctx context.Context, group, sector string, step phases.Step, host string) (*phases.Event, error) {
+	if err := checkTokens(group, sector, step, host); err != nil {
+		return nil, err
+	}
+	return b.last(ctx, EventSubject(phases.Event{Group: group, Sector: sector, Step: step, Host: host}))
+}
+
+func (b *Bus) last(ctx context.Context, filter string) (*phases.Event, error) {
 	if b.cfg.Role != RoleHost {
 		return b.read(ctx, getRequest{LastBySubj: filter})
 	}

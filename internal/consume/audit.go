@@ -299,7 +299,7 @@ func (c *Consumer) mayClean(ctx context.Context, t phases.Task) error {
 		steps = append(steps, phases.Commit)
 	}
 	for _, step := range steps {
-		last, err := c.bus.Last(ctx, t.Group, t.Sector, step)
+		last, err := c.lastWord(ctx, t, step)
 		if err != nil {
 			return fail("chain_unreadable", phases.Transient, "cannot read whether %s is done: %v", step, err)
 		}
@@ -319,4 +319,25 @@ func (c *Consumer) mayClean(ctx context.Context, t phases.Task) error {
 		}
 	}
 	return nil
+}
+
+// lastWord returns the event that tells how a step of p6's sector ended. A host reads single
+// events and cannot fold a chain, so it looks for those of who may write them: the
+// dispatchers (for a gate), or the host that the task names, unless a dispatcher wrote
+// later, as for a redo. What anybody else wrote behind that is not believed by the
+// dispatchers either, and must not hold p6 up for ever.
+func (c *Consumer) lastWord(ctx context.Context, t phases.Task, step phases.Step) (*phases.Event, error) {
+	dispatchers, err := c.bus.LastBy(ctx, t.Group, t.Sector, step, phases.DispatcherName(""))
+	if err != nil || step.IsGate() {
+		return dispatchers, err
+	}
+	by := t.Inputs[phases.InputDoneBy(step)]
+	if by == "" {
+		return c.bus.Last(ctx, t.Group, t.Sector, step) // the task is of an earlier release
+	}
+	hosts, err := c.bus.LastBy(ctx, t.Group, t.Sector, step, by)
+	if err == nil && dispatchers != nil && (hosts == nil || dispatchers.Seq > hosts.Seq) {
+		return dispatchers, nil
+	}
+	return hosts, err
 }

@@ -163,7 +163,7 @@ func (c *Consumer) givenUp(ctx context.Context, t phases.Task) (bool, error) {
 		return false, nil // its proof has landed: nothing was given up
 	}
 	for _, step := range []phases.Step{phases.SectorEnd, phases.Precommit} {
-		last, err := c.bus.Last(ctx, t.Group, t.Sector, step)
+		last, err := c.bus.LastBy(ctx, t.Group, t.Sector, step, phases.DispatcherName(""))
 		if err != nil {
 			return false, fail("chain_unreadable", phases.Transient, "cannot read whether the sector was given up: %v", err)
 		}

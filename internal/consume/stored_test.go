@@ -302,6 +302,9 @@ func finish(f *fleet, step phases.Step, number uint64, outputs map[string]string
 		f.t.Fatal(err)
 	}
 	e.Type, e.ClaimID = phases.Claimed, "x"
+	if step.IsPhase() {
+		e.Host = "host1"
+	}
 	f.append(e)
 	claimed()
 	e.Type, e.Result = phases.Done, &phases.Result{Code: "ok", Outputs: outputs}
@@ -364,7 +367,25 @@ func TestP6AsksTheChains(t *testing.T) {
 	c.cfg.Audit.CleanBeforeCommit = false
 	finish(phases.Commit, map[string]string{"commit_message": "m"})
 	may("")
+	// Somebody who may not writes behind p5 and the commit: that holds nothing up, if the
+	// task says who did it.
+	for _, step := range []phases.Step{phases.P5, phases.Commit} {
+		forged := phases.Event{Type: phases.Issued, Group: group, Sector: task.Sector, Step: step, Issue: 2, Attempt: 1, Host: "forger"}
+		f.append(forged)
+	}
+	may("not_yet")
 	task.Inputs = maps.Clone(task.Inputs)
+	for _, step := range []phases.Step{phases.P4, phases.P5} {
+		task.Inputs[phases.InputDoneBy(step)] = "host1"
+	}
+	may("")
+	// A dispatcher's redo does.
+	f.append(phases.Event{Type: phases.Issued, Group: group, Sector: task.Sector, Step: phases.P5, Issue: 2, Attempt: 1})
+	may("not_yet")
+	f.append(phases.Event{Type: phases.Claimed, Group: group, Sector: task.Sector, Step: phases.P5, Issue: 2, Attempt: 1, Host: "host1", ClaimID: "y"})
+	may("not_yet")
+	f.append(phases.Event{Type: phases.Done, Group: group, Sector: task.Sector, Step: phases.P5, Issue: 2, Attempt: 1, Host: "host1", ClaimID: "y", Result: &phases.Result{Code: "ok", Outputs: map[string]string{"receipt": receipt}}})
+	may("")
 	task.Inputs["receipt"] = `{"node":"elsewhere","files":[]}`
 	may("receipt_forged")
 }

@@ -80,31 +80,37 @@ func (c *Consumer) tidySector(ctx context.Context, sector string) error {
 // counts tells why what lies of a sector on this host's share counts no more, "" if it
 // does or if that is not known; and whether that holds for the sealed file too.
 //
-// A copy of the stream that is behind may show an older end of the chain, never one that
-// was not: what it says of the past stays true, because p1 is done again only by a task,
-// and this host takes none of the sector meanwhile.
+// A host reads single events and cannot fold a chain, so it must not delete what is worth
+// something on the word of somebody who had no right to write. That a sector has ended
+// only dispatchers may write. That p1 was done elsewhere anybody may write: it is enough
+// for what this host itself has begun and never finished, which costs time if it was a lie.
 func (c *Consumer) counts(ctx context.Context, sector string) (why string, sealed bool, err error) {
 	for _, group := range c.cfg.Groups {
-		p1, err := c.bus.Last(ctx, group, sector, phases.P1)
-		if err != nil {
-			return "", false, err
-		}
-		if p1 == nil {
-			continue
-		}
-		if p1.Type == phases.Done && p1.Result != nil {
-			if ip := p1.Result.Outputs["ip"]; ip != "" && ip != c.cfg.IP {
-				return "p1 was done at " + ip, true, nil
-			}
-		}
 		end, err := c.bus.Last(ctx, group, sector, phases.SectorEnd)
 		if err != nil {
 			return "", false, err
 		}
-		if end != nil && end.Type == phases.Finished && end.Result != nil && phases.IsDispatcher(end.Host) {
-			// Whoever finished it may want to keep the replica: that is CLEAN_SEALED's.
-			finished := phases.Status(end.Result.Code) == phases.StatusFinished
-			return "the sector is " + end.Result.Code, !finished, nil
+		if end == nil {
+			continue // another group's, or nobody's
+		}
+		own, err := c.bus.LastBy(ctx, group, sector, phases.P1, c.cfg.HostName)
+		if err != nil {
+			return "", false, err
+		}
+		began := own != nil && own.Type != phases.Done // and lost it
+		if end.Type == phases.Finished && end.Result != nil {
+			// The replica of a finished sector may be wanted: that is CLEAN_SEALED's.
+			kept := phases.Status(end.Result.Code) == phases.StatusFinished && !began && !c.cfg.CleanSealed
+			return "the sector is " + end.Result.Code, !kept, nil
+		}
+		p1, err := c.bus.Last(ctx, group, sector, phases.P1)
+		if err != nil {
+			return "", false, err
+		}
+		if began && p1 != nil && p1.Type == phases.Done && p1.Result != nil {
+			if ip := p1.Result.Outputs["ip"]; ip != "" && ip != c.cfg.IP {
+				return "p1 was done at " + ip, true, nil
+			}
 		}
 	}
 	return "", false, nil

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oklog/ulid/v2"
+
 	"sealfleet/internal/phases"
 	"sealfleet/internal/storage"
 )
@@ -30,13 +32,38 @@ func TestTidyRemovesOnlyWhatWasDoneElsewhere(t *testing.T) {
 			}
 		}
 	}
-	done := func(number uint64, ip string) {
-		finish(f, phases.P1, number, map[string]string{"ip": ip}, func() {})
+	submit := func(number uint64) {
+		e := phases.Event{
+			V: phases.Version, ID: ulid.Make().String(), Type: phases.Submitted, Group: group, Sector: phases.SectorID(1000, number),
+			Step: phases.SectorEnd, Host: "dispatcher-test", At: time.Now().UTC(), Spec: &phases.Spec{Miner: 1000, Number: number, ProofType: 5},
+		}
+		if _, err := f.bus.Append(f.ctx, e, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
-	done(1, "10.10.13.23")               // elsewhere
-	done(2, c.cfg.IP)                    // here: the next phases need it
-	f.issue(group, phases.P1, 3, 1, nil) // not yet done anywhere
-	done(4, "10.10.13.23")               // elsewhere, but this host works on it
+	// p1 is claimed by this host, and then by another, or not.
+	begin := func(number uint64) phases.Event {
+		submit(number)
+		task := f.issue(group, phases.P1, number, 1, nil)
+		e := phases.Event{Type: phases.Claimed, Group: group, Sector: task.Sector, Step: phases.P1, Issue: 1, Attempt: 1, Host: "host1", ClaimID: "one"}
+		return f.append(e)
+	}
+	done := func(e phases.Event, host, ip string) {
+		if host != e.Host {
+			e.Host, e.ClaimID = host, "two"
+			f.append(e)
+		}
+		e.Type, e.Result = phases.Done, &phases.Result{Code: "ok", Outputs: map[string]string{"ip": ip}}
+		f.append(e)
+	}
+	const elsewhere = "10.10.13.23"
+	done(begin(1), "host2", elsewhere)
+	own := begin(2)
+	done(own, "host1", c.cfg.IP) // here: the next phases need it
+	own.Host = "forger"          // and whoever says otherwise lies
+	done(own, "forger", elsewhere)
+	begin(3)                           // not yet done anywhere
+	done(begin(4), "host2", elsewhere) // but this host works on it
 	held := chain{phases.SectorID(1000, 4), phases.P1}
 	c.running.Store(held, &job{c: c.Consumer, key: held})
 	if err := c.tidy(f.ctx); err != nil { // of the fifth no event is known

@@ -139,6 +139,9 @@ func (s *Sector) notBefore(t *StepState, p Policy) time.Time {
 	return t.EndedAt.Add(delay + time.Duration(float64(delay)/4*float64(h.Sum32())/(1<<32)))
 }
 
+// InputDoneBy is the input of p6 that names the host which did a phase.
+func InputDoneBy(step Step) string { return string(step) + "_by" }
+
 // TaskFor returns the task of a step's open issue, with its inputs merged from the
 // outputs of the steps before it and from the issued event; false if no issue is open.
 func (s *Sector) TaskFor(step Step) (Task, bool) {
@@ -160,6 +163,14 @@ func (s *Sector) TaskFor(step Step) (Task, bool) {
 		}
 	}
 	maps.Copy(inputs, t.Inputs)
+	if step == P6 {
+		// p6 deletes, and asks the chains itself: these tell it whose word to look for.
+		for _, b := range [...]Step{P4, P5} {
+			if s.at(b).Status == StatusDone {
+				inputs[InputDoneBy(b)] = s.at(b).Host
+			}
+		}
+	}
 	return Task{
 		V: Version, Group: s.Group, Sector: s.ID, Step: step, Issue: t.Issue, Attempt: t.Attempt,
 		IssuedID: t.IssuedID, IssuedSeq: t.IssuedSeq, NotBefore: t.NotBefore, Spec: s.Spec, Inputs: inputs,
