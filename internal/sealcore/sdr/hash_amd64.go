@@ -48,7 +48,7 @@ func hashLanes(b *batch, group []*hasher) {
 			return
 		}
 	}
-	for len(group) > 1 {
+	for len(group) > 0 {
 		n := min(len(group), maxLanes)
 		if len(group) == maxLanes+1 {
 			n = 2 // and two more, not three and one
@@ -56,14 +56,11 @@ func hashLanes(b *batch, group []*hasher) {
 		lanesFrom(b, group[:n], i)
 		group = group[n:]
 	}
-	for _, h := range group {
-		h.hashFrom(b, i)
-	}
 }
 
 //go:generate sh -c "cd asm && go run . -out ../lanes_amd64.s -stubs ../lanes_amd64.go -pkg sdr"
 
-// laneArgs is what the assembly for two and three lanes takes: asm/main.go knows its layout.
+// laneArgs is what the assembly for one to three lanes takes: asm/main.go knows its layout.
 type laneArgs struct {
 	out, prev, label [maxLanes]*byte
 	states           [maxLanes]*[8]uint32
@@ -79,7 +76,7 @@ type laneArgs struct {
 // message schedules; and what aligning it takes.
 const scratchSize = maxLanes*(32+256+7*256) + 64
 
-// lanesFrom computes labels of two or three sectors from node i of a batch on.
+// lanesFrom computes labels of one to three sectors from node i of a batch on.
 func lanesFrom(b *batch, group []*hasher, i int) {
 	if group[0].scratch == nil {
 		group[0].scratch = make([]byte, scratchSize) // on the heap, where it stays aligned
@@ -97,18 +94,14 @@ func lanesFrom(b *batch, group []*hasher, i int) {
 		a.label[l] = &h.out[(b.first+uint64(i))*sealcore.NodeSize:][:a.end][0]
 		a.states[l] = &b.states[h.number][i]
 	}
-	if len(group) == 2 {
-		labels2((*byte)(unsafe.Pointer(&a)))
-	} else {
-		labels3((*byte)(unsafe.Pointer(&a)))
+	switch args := (*byte)(unsafe.Pointer(&a)); len(group) {
+	case 1:
+		labels1(args)
+	case 2:
+		labels2(args)
+	case 3:
+		labels3(args)
 	}
-}
-
-// hashFrom computes the labels of a batch from node i of it on.
-func (h *hasher) hashFrom(b *batch, i int) {
-	label := h.out[(b.first+uint64(i))*sealcore.NodeSize:][:(b.count-i)*sealcore.NodeSize]
-	labelsNI(unsafe.SliceData(h.out), unsafe.SliceData(h.prev), &label[0],
-		&b.parents[i*b.degree], uint64(b.degree), &b.states[h.number][i], uint64(b.count-i))
 }
 
 // prefixesNI writes the states (A B E F C D G H, highest word of each four first, in reverse) of
@@ -116,13 +109,6 @@ func (h *hasher) hashFrom(b *batch, i int) {
 //
 //go:noescape
 func prefixesNI(states *[8]uint32, replicaID *[8]uint32, layer, node, count uint64)
-
-// labelsNI writes the labels of count nodes from the one at label on. Parents are numbers of nodes
-// in out (the first six of each node) and prev (the rest); they must be right. It reads, but
-// makes no use of, parents of two nodes more than count.
-//
-//go:noescape
-func labelsNI(out, prev *byte, label *byte, parents *uint32, degree uint64, states *[8]uint32, count uint64)
 
 func hasSHA() bool
 

@@ -2,8 +2,7 @@
 
 #include "textflag.h"
 
-// SHA-256 with the CPU's SHA extensions, for the one shape of input that a label has. The blocks'
-// 32-byte halves are read where the labels lie; nothing is copied.
+// SHA-256 with the CPU's SHA extensions of the first block of a label.
 //
 // The state lives in two registers, X1 = (A B E F) and X2 = (C D G H), highest word first, as
 // SHA256RNDS2 wants it. X3 to X6 are sixteen words of the message schedule.
@@ -92,124 +91,6 @@ prefix:
 	DECQ R10
 	JNE  prefix
 	RET
-
-// Bytes of the table of halves: 37 parents and the padding.
-#define HALVES 304
-
-// func labelsNI(out, prev *byte, label *byte, parents *uint32, degree uint64, states *[8]uint32, count uint64)
-TEXT ·labelsNI(SB), NOSPLIT, $320-56
-	MOVQ out+0(FP), DI
-	MOVQ prev+8(FP), SI
-	MOVQ label+16(FP), R10
-	MOVQ parents+24(FP), R8
-	MOVQ degree+32(FP), R12
-	MOVQ states+40(FP), R9
-	MOVQ count+48(FP), R11
-	LEAQ constants<>(SB), AX
-	MOVOU flip<>(SB), X8
-	MOVOU field<>(SB), X11
-	LEAQ padding<>(SB), R13
-
-label:
-	// Addresses of the parents' labels, and a hint to fetch those of the node after the next,
-	// whose parents BX points to.
-	LEAQ (R8)(R12*8), BX
-	XORQ CX, CX
-
-base:
-	MOVL (R8)(CX*4), DX
-	SHLQ $5, DX
-	ADDQ DI, DX
-	MOVQ DX, (SP)(CX*8)
-	MOVL (BX)(CX*4), DX
-	SHLQ $5, DX
-	PREFETCHT0 (DI)(DX*1)
-	INCQ CX
-	CMPQ CX, $6
-	JNE  base
-	CMPQ R12, $6
-	JEQ  repeat
-
-expander:
-	MOVL (R8)(CX*4), DX
-	SHLQ $5, DX
-	ADDQ SI, DX
-	MOVQ DX, (SP)(CX*8)
-	MOVL (BX)(CX*4), DX
-	SHLQ $5, DX
-	PREFETCHT0 (SI)(DX*1)
-	INCQ CX
-	CMPQ CX, $14
-	JNE  expander
-
-repeat:
-	// And over again, two by two, up to the padding's half.
-	XORQ BX, BX
-
-again:
-	MOVOU (SP)(BX*8), X0
-	MOVOU X0, (SP)(CX*8)
-	ADDQ $2, BX
-	ADDQ $2, CX
-	CMPQ CX, $38
-	JNE  again
-	MOVQ R13, 296(SP)
-
-	MOVOU 0(R9), X1
-	MOVOU 16(R9), X2
-	XORQ BX, BX
-
-block:
-	MOVQ (SP)(BX*1), CX
-	MOVQ 8(SP)(BX*1), DX
-	MOVOU 0(CX), X3
-	MOVOU 16(CX), X4
-	MOVOU 0(DX), X5
-	MOVOU 16(DX), X6
-	PSHUFB X8, X3
-	PSHUFB X8, X4
-	PSHUFB X8, X5
-	PSHUFB X8, X6
-	COMPRESS
-	ADDQ $16, BX
-	CMPQ BX, $HALVES
-	JNE  block
-
-	// From (A B E F), (C D G H) to A … H, big-endian, without the two topmost bits.
-	PSHUFD $0x1b, X1, X1     // F E B A, lowest word last
-	PSHUFD $0xb1, X2, X2     // D C H G
-	MOVO   X1, X3
-	PBLENDW $0xf0, X2, X1    // D C B A
-	PALIGNR $8, X3, X2       // H G F E
-	PSHUFB X8, X1
-	PSHUFB X8, X2
-	PAND   X11, X2
-	MOVOU  X1, 0(R10)
-	MOVOU  X2, 16(R10)
-
-	ADDQ $32, R10
-	ADDQ $32, R9
-	LEAQ (R8)(R12*4), R8
-	DECQ R11
-	JNE  label
-	RET
-
-// Swaps the bytes of each word.
-DATA flip<>+0(SB)/8, $0x0405060700010203
-DATA flip<>+8(SB)/8, $0x0c0d0e0f08090a0b
-GLOBL flip<>(SB), RODATA|NOPTR, $16
-
-// Clears the two topmost bits of a label in its upper half.
-DATA field<>+0(SB)/8, $0xffffffffffffffff
-DATA field<>+8(SB)/8, $0x3fffffffffffffff
-GLOBL field<>(SB), RODATA|NOPTR, $16
-
-// The end of a message of 1,248 bytes: one bit, zeros, the length in bits (big-endian).
-DATA padding<>+0(SB)/8, $0x0000000000000080
-DATA padding<>+8(SB)/8, $0
-DATA padding<>+16(SB)/8, $0
-DATA padding<>+24(SB)/8, $0x0027000000000000
-GLOBL padding<>(SB), RODATA|NOPTR, $32
 
 // SHA-256's initial state as (A B E F), (C D G H), highest word first.
 DATA initial<>+0(SB)/4, $0x9b05688c

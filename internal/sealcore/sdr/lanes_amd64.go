@@ -4,6 +4,11 @@
 
 package sdr
 
+// labels1 writes the labels of nodes in a row for 1 sectors; args are laneArgs.
+//
+//go:noescape
+func labels1(args *byte)
+
 // labels2 writes the labels of nodes in a row for 2 sectors; args are laneArgs.
 //
 //go:noescape

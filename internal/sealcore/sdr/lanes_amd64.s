@@ -86,46 +86,501 @@ DATA laneConstants<>+312(SB)/4, $0x00000000
 DATA laneConstants<>+316(SB)/4, $0x00002700
 GLOBL laneConstants<>(SB), RODATA|NOPTR, $320
 
-// func labels2(args *byte)
+// func labels1(args *byte)
 // Requires: MMX+, SHA, SSE2, SSE4.1, SSSE3
-TEXT ·labels2(SB), NOSPLIT, $0-8
+TEXT ·labels1(SB), NOSPLIT, $0-8
 	MOVQ args+0(FP), DI
-	LEAQ laneConstants<>+0(SB), AX
 	MOVQ 136(DI), BX
 	MOVQ 96(DI), R8
 	XORQ R12, R12
 
 label:
-	MOVQ 104(DI), DX
-	LEAQ (R8)(DX*1), CX
-	MOVQ (DI), R9
-	MOVQ 8(DI), R10
-	MOVQ $+0, SI
+	MOVQ  104(DI), R14
+	ADDQ  R8, R14
+	XORQ  R15, R15
+	LEAQ  (DI), AX
+	MOVQ  72(DI), DX
+	MOVOU (DX)(R12*1), X1
+	MOVOU 16(DX)(R12*1), X2
+	MOVQ  (DI), R9
+	LEAQ  288(BX), R13
+	XORQ  SI, SI
 
-fetchBase:
-	MOVL       (CX)(SI*4), DX
-	SHLQ       $0x05, DX
-	PREFETCHT0 (R9)(DX*1)
-	PREFETCHT0 (R10)(DX*1)
-	INCQ       SI
-	CMPQ       SI, $0x06
-	JNE        fetchBase
-	CMPQ       104(DI), $0x18
-	JEQ        fetched
-	MOVQ       24(DI), R9
-	MOVQ       32(DI), R10
-	MOVQ       $+6, SI
+block:
+	CMPQ R15, 104(DI)
+	JEQ  fetchNone
+	CMPQ R15, $0x18
+	JNE  fetchSame
+	LEAQ 24(DI), AX
 
-fetchExpander:
-	MOVL       (CX)(SI*4), DX
-	SHLQ       $0x05, DX
-	PREFETCHT0 (R9)(DX*1)
-	PREFETCHT0 (R10)(DX*1)
-	INCQ       SI
-	CMPQ       SI, $0x0e
-	JNE        fetchExpander
+fetchSame:
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       (AX), CX
+	PREFETCHT0 (CX)
+	ADDQ       $0x04, R15
 
-fetched:
+fetchNone:
+	MOVL        (R8)(SI*1), CX
+	SHLQ        $0x05, CX
+	MOVL        4(R8)(SI*1), DX
+	SHLQ        $0x05, DX
+	MOVO        X1, (BX)
+	MOVO        X2, 16(BX)
+	MOVOU       (R9)(CX*1), X3
+	PSHUFB      laneConstants<>+256(SB), X3
+	MOVO        laneConstants<>+0(SB), X0
+	PADDD       X3, X0
+	MOVO        X0, (R13)
+	SHA256RNDS2 X0, X1, X2
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	MOVOU       16(R9)(CX*1), X4
+	PSHUFB      laneConstants<>+256(SB), X4
+	MOVO        laneConstants<>+16(SB), X0
+	PADDD       X4, X0
+	MOVO        X0, 16(R13)
+	SHA256RNDS2 X0, X1, X2
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X4, X3
+	MOVOU       (R9)(DX*1), X5
+	PSHUFB      laneConstants<>+256(SB), X5
+	MOVO        laneConstants<>+32(SB), X0
+	PADDD       X5, X0
+	MOVO        X0, 32(R13)
+	SHA256RNDS2 X0, X1, X2
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X5, X4
+	MOVOU       16(R9)(DX*1), X6
+	PSHUFB      laneConstants<>+256(SB), X6
+	MOVO        laneConstants<>+48(SB), X0
+	PADDD       X6, X0
+	MOVO        X0, 48(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X6, X7
+	PALIGNR     $0x04, X5, X7
+	PADDD       X7, X3
+	SHA256MSG2  X6, X3
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X6, X5
+	MOVO        laneConstants<>+64(SB), X0
+	PADDD       X3, X0
+	MOVO        X0, 64(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X3, X7
+	PALIGNR     $0x04, X6, X7
+	PADDD       X7, X4
+	SHA256MSG2  X3, X4
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X3, X6
+	MOVO        laneConstants<>+80(SB), X0
+	PADDD       X4, X0
+	MOVO        X0, 80(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X4, X7
+	PALIGNR     $0x04, X3, X7
+	PADDD       X7, X5
+	SHA256MSG2  X4, X5
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X4, X3
+	MOVO        laneConstants<>+96(SB), X0
+	PADDD       X5, X0
+	MOVO        X0, 96(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X5, X7
+	PALIGNR     $0x04, X4, X7
+	PADDD       X7, X6
+	SHA256MSG2  X5, X6
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X5, X4
+	MOVO        laneConstants<>+112(SB), X0
+	PADDD       X6, X0
+	MOVO        X0, 112(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X6, X7
+	PALIGNR     $0x04, X5, X7
+	PADDD       X7, X3
+	SHA256MSG2  X6, X3
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X6, X5
+	MOVO        laneConstants<>+128(SB), X0
+	PADDD       X3, X0
+	MOVO        X0, 128(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X3, X7
+	PALIGNR     $0x04, X6, X7
+	PADDD       X7, X4
+	SHA256MSG2  X3, X4
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X3, X6
+	MOVO        laneConstants<>+144(SB), X0
+	PADDD       X4, X0
+	MOVO        X0, 144(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X4, X7
+	PALIGNR     $0x04, X3, X7
+	PADDD       X7, X5
+	SHA256MSG2  X4, X5
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X4, X3
+	MOVO        laneConstants<>+160(SB), X0
+	PADDD       X5, X0
+	MOVO        X0, 160(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X5, X7
+	PALIGNR     $0x04, X4, X7
+	PADDD       X7, X6
+	SHA256MSG2  X5, X6
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X5, X4
+	MOVO        laneConstants<>+176(SB), X0
+	PADDD       X6, X0
+	MOVO        X0, 176(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X6, X7
+	PALIGNR     $0x04, X5, X7
+	PADDD       X7, X3
+	SHA256MSG2  X6, X3
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X6, X5
+	MOVO        laneConstants<>+192(SB), X0
+	PADDD       X3, X0
+	MOVO        X0, 192(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X3, X7
+	PALIGNR     $0x04, X6, X7
+	PADDD       X7, X4
+	SHA256MSG2  X3, X4
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X3, X6
+	MOVO        laneConstants<>+208(SB), X0
+	PADDD       X4, X0
+	MOVO        X0, 208(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X4, X7
+	PALIGNR     $0x04, X3, X7
+	PADDD       X7, X5
+	SHA256MSG2  X4, X5
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	MOVO        laneConstants<>+224(SB), X0
+	PADDD       X5, X0
+	MOVO        X0, 224(R13)
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X5, X7
+	PALIGNR     $0x04, X4, X7
+	PADDD       X7, X6
+	SHA256MSG2  X5, X6
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	MOVO        laneConstants<>+240(SB), X0
+	PADDD       X6, X0
+	MOVO        X0, 240(R13)
+	SHA256RNDS2 X0, X1, X2
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	PADDD       (BX), X1
+	PADDD       16(BX), X2
+	ADDQ        $+256, R13
+	ADDQ        $0x08, SI
+	CMPQ        SI, 104(DI)
+	JEQ         again
+	CMPQ        SI, $0x18
+	JNE         block
+	MOVQ        24(DI), R9
+	JMP         block
+
+again:
+	MOVQ R13, DX
+	LEAQ 288(BX), R13
+	MOVQ 120(DI), SI
+
+repeat:
+	CMPQ R15, 104(DI)
+	JEQ  fetchMoreNone
+	CMPQ R15, $0x18
+	JNE  fetchMoreSame
+	LEAQ 24(DI), AX
+
+fetchMoreSame:
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       (AX), CX
+	PREFETCHT0 (CX)
+	ADDQ       $0x04, R15
+
+fetchMoreNone:
+	MOVO        X1, (BX)
+	MOVO        X2, 16(BX)
+	MOVQ        (R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        8(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        16(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        24(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        32(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        40(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        48(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        56(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        64(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        72(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        80(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        88(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        96(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        104(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        112(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        120(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        128(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        136(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        144(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        152(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        160(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        168(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        176(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        184(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        192(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        200(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        208(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        216(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        224(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        232(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	MOVQ        240(R13), X0
+	SHA256RNDS2 X0, X1, X2
+	MOVQ        248(R13), X0
+	SHA256RNDS2 X0, X2, X1
+	PADDD       (BX), X1
+	PADDD       16(BX), X2
+	ADDQ        $+256, R13
+	CMPQ        R13, DX
+	JNE         next
+	LEAQ        288(BX), R13
+
+next:
+	DECQ        SI
+	JNE         repeat
+	MOVQ        112(DI), SI
+	MOVL        (R8)(SI*1), CX
+	SHLQ        $0x05, CX
+	MOVO        X1, (BX)
+	MOVO        X2, 16(BX)
+	MOVOU       (R9)(CX*1), X3
+	PSHUFB      laneConstants<>+256(SB), X3
+	MOVO        laneConstants<>+0(SB), X0
+	PADDD       X3, X0
+	SHA256RNDS2 X0, X1, X2
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	MOVOU       16(R9)(CX*1), X4
+	PSHUFB      laneConstants<>+256(SB), X4
+	MOVO        laneConstants<>+16(SB), X0
+	PADDD       X4, X0
+	SHA256RNDS2 X0, X1, X2
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X4, X3
+	MOVO        laneConstants<>+288(SB), X5
+	MOVO        laneConstants<>+32(SB), X0
+	PADDD       X5, X0
+	SHA256RNDS2 X0, X1, X2
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X5, X4
+	MOVO        laneConstants<>+304(SB), X6
+	MOVO        laneConstants<>+48(SB), X0
+	PADDD       X6, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X6, X7
+	PALIGNR     $0x04, X5, X7
+	PADDD       X7, X3
+	SHA256MSG2  X6, X3
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X6, X5
+	MOVO        laneConstants<>+64(SB), X0
+	PADDD       X3, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X3, X7
+	PALIGNR     $0x04, X6, X7
+	PADDD       X7, X4
+	SHA256MSG2  X3, X4
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X3, X6
+	MOVO        laneConstants<>+80(SB), X0
+	PADDD       X4, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X4, X7
+	PALIGNR     $0x04, X3, X7
+	PADDD       X7, X5
+	SHA256MSG2  X4, X5
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X4, X3
+	MOVO        laneConstants<>+96(SB), X0
+	PADDD       X5, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X5, X7
+	PALIGNR     $0x04, X4, X7
+	PADDD       X7, X6
+	SHA256MSG2  X5, X6
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X5, X4
+	MOVO        laneConstants<>+112(SB), X0
+	PADDD       X6, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X6, X7
+	PALIGNR     $0x04, X5, X7
+	PADDD       X7, X3
+	SHA256MSG2  X6, X3
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X6, X5
+	MOVO        laneConstants<>+128(SB), X0
+	PADDD       X3, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X3, X7
+	PALIGNR     $0x04, X6, X7
+	PADDD       X7, X4
+	SHA256MSG2  X3, X4
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X3, X6
+	MOVO        laneConstants<>+144(SB), X0
+	PADDD       X4, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X4, X7
+	PALIGNR     $0x04, X3, X7
+	PADDD       X7, X5
+	SHA256MSG2  X4, X5
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X4, X3
+	MOVO        laneConstants<>+160(SB), X0
+	PADDD       X5, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X5, X7
+	PALIGNR     $0x04, X4, X7
+	PADDD       X7, X6
+	SHA256MSG2  X5, X6
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X5, X4
+	MOVO        laneConstants<>+176(SB), X0
+	PADDD       X6, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X6, X7
+	PALIGNR     $0x04, X5, X7
+	PADDD       X7, X3
+	SHA256MSG2  X6, X3
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X6, X5
+	MOVO        laneConstants<>+192(SB), X0
+	PADDD       X3, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X3, X7
+	PALIGNR     $0x04, X6, X7
+	PADDD       X7, X4
+	SHA256MSG2  X3, X4
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	SHA256MSG1  X3, X6
+	MOVO        laneConstants<>+208(SB), X0
+	PADDD       X4, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X4, X7
+	PALIGNR     $0x04, X3, X7
+	PADDD       X7, X5
+	SHA256MSG2  X4, X5
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	MOVO        laneConstants<>+224(SB), X0
+	PADDD       X5, X0
+	SHA256RNDS2 X0, X1, X2
+	MOVO        X5, X7
+	PALIGNR     $0x04, X4, X7
+	PADDD       X7, X6
+	SHA256MSG2  X5, X6
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	MOVO        laneConstants<>+240(SB), X0
+	PADDD       X6, X0
+	SHA256RNDS2 X0, X1, X2
+	PSHUFD      $0x0e, X0, X0
+	SHA256RNDS2 X0, X2, X1
+	PADDD       (BX), X1
+	PADDD       16(BX), X2
+	PSHUFD      $0x1b, X1, X1
+	PSHUFD      $0xb1, X2, X2
+	MOVO        X1, X13
+	PBLENDW     $0xf0, X2, X1
+	PALIGNR     $0x08, X13, X2
+	PSHUFB      laneConstants<>+256(SB), X1
+	PSHUFB      laneConstants<>+256(SB), X2
+	PAND        laneConstants<>+272(SB), X2
+	MOVQ        48(DI), DX
+	MOVOU       X1, (DX)(R12*1)
+	MOVOU       X2, 16(DX)(R12*1)
+	ADDQ        104(DI), R8
+	ADDQ        $0x20, R12
+	CMPQ        R12, 128(DI)
+	JNE         label
+	RET
+
+// func labels2(args *byte)
+// Requires: MMX+, SHA, SSE2, SSE4.1, SSSE3
+TEXT ·labels2(SB), NOSPLIT, $0-8
+	MOVQ args+0(FP), DI
+	MOVQ 136(DI), BX
+	MOVQ 96(DI), R8
+	XORQ R12, R12
+
+label:
+	MOVQ  104(DI), R14
+	ADDQ  R8, R14
+	XORQ  R15, R15
+	LEAQ  (DI), AX
 	MOVQ  72(DI), DX
 	MOVOU (DX)(R12*1), X1
 	MOVOU 16(DX)(R12*1), X2
@@ -138,6 +593,24 @@ fetched:
 	XORQ  SI, SI
 
 block:
+	CMPQ R15, 104(DI)
+	JEQ  fetchNone
+	CMPQ R15, $0x18
+	JNE  fetchSame
+	LEAQ 24(DI), AX
+
+fetchSame:
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       (AX), CX
+	PREFETCHT0 (CX)
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       8(AX), CX
+	PREFETCHT0 (CX)
+	ADDQ       $0x04, R15
+
+fetchNone:
 	MOVL        (R8)(SI*1), CX
 	SHLQ        $0x05, CX
 	MOVL        4(R8)(SI*1), DX
@@ -147,73 +620,73 @@ block:
 	MOVO        X3, 32(BX)
 	MOVO        X4, 48(BX)
 	MOVOU       (R9)(CX*1), X8
-	PSHUFB      256(AX), X8
+	PSHUFB      laneConstants<>+256(SB), X8
 	MOVO        X8, 64(BX)
 	MOVO        X8, X0
-	PADDD       (AX), X0
+	PADDD       laneConstants<>+0(SB), X0
 	MOVO        X0, (R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       (R10)(CX*1), X10
-	PSHUFB      256(AX), X10
+	PSHUFB      laneConstants<>+256(SB), X10
 	MOVO        X10, 320(BX)
 	MOVO        X10, X0
-	PADDD       (AX), X0
+	PADDD       laneConstants<>+0(SB), X0
 	MOVO        X0, 256(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
 	MOVOU       16(R9)(CX*1), X7
-	PSHUFB      256(AX), X7
+	PSHUFB      laneConstants<>+256(SB), X7
 	MOVO        X7, 80(BX)
 	MOVO        X7, X0
-	PADDD       16(AX), X0
+	PADDD       laneConstants<>+16(SB), X0
 	MOVO        X0, 16(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       16(R10)(CX*1), X9
-	PSHUFB      256(AX), X9
+	PSHUFB      laneConstants<>+256(SB), X9
 	MOVO        X9, 336(BX)
 	MOVO        X9, X0
-	PADDD       16(AX), X0
+	PADDD       laneConstants<>+16(SB), X0
 	MOVO        X0, 272(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
 	MOVOU       (R9)(DX*1), X8
-	PSHUFB      256(AX), X8
+	PSHUFB      laneConstants<>+256(SB), X8
 	MOVO        X8, 96(BX)
 	MOVO        X8, X0
-	PADDD       32(AX), X0
+	PADDD       laneConstants<>+32(SB), X0
 	MOVO        X0, 32(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       (R10)(DX*1), X10
-	PSHUFB      256(AX), X10
+	PSHUFB      laneConstants<>+256(SB), X10
 	MOVO        X10, 352(BX)
 	MOVO        X10, X0
-	PADDD       32(AX), X0
+	PADDD       laneConstants<>+32(SB), X0
 	MOVO        X0, 288(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
 	MOVOU       16(R9)(DX*1), X7
-	PSHUFB      256(AX), X7
+	PSHUFB      laneConstants<>+256(SB), X7
 	MOVO        X7, 112(BX)
 	MOVO        X7, X0
-	PADDD       48(AX), X0
+	PADDD       laneConstants<>+48(SB), X0
 	MOVO        X0, 48(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       16(R10)(DX*1), X9
-	PSHUFB      256(AX), X9
+	PSHUFB      laneConstants<>+256(SB), X9
 	MOVO        X9, 368(BX)
 	MOVO        X9, X0
-	PADDD       48(AX), X0
+	PADDD       laneConstants<>+48(SB), X0
 	MOVO        X0, 304(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -226,7 +699,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 128(BX)
 	MOVO        X8, X0
-	PADDD       64(AX), X0
+	PADDD       laneConstants<>+64(SB), X0
 	MOVO        X0, 64(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -239,7 +712,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 384(BX)
 	MOVO        X10, X0
-	PADDD       64(AX), X0
+	PADDD       laneConstants<>+64(SB), X0
 	MOVO        X0, 320(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -252,7 +725,7 @@ block:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 144(BX)
 	MOVO        X7, X0
-	PADDD       80(AX), X0
+	PADDD       laneConstants<>+80(SB), X0
 	MOVO        X0, 80(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -265,7 +738,7 @@ block:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 400(BX)
 	MOVO        X9, X0
-	PADDD       80(AX), X0
+	PADDD       laneConstants<>+80(SB), X0
 	MOVO        X0, 336(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -278,7 +751,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 160(BX)
 	MOVO        X8, X0
-	PADDD       96(AX), X0
+	PADDD       laneConstants<>+96(SB), X0
 	MOVO        X0, 96(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -291,7 +764,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 416(BX)
 	MOVO        X10, X0
-	PADDD       96(AX), X0
+	PADDD       laneConstants<>+96(SB), X0
 	MOVO        X0, 352(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -304,7 +777,7 @@ block:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 176(BX)
 	MOVO        X7, X0
-	PADDD       112(AX), X0
+	PADDD       laneConstants<>+112(SB), X0
 	MOVO        X0, 112(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -317,7 +790,7 @@ block:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 432(BX)
 	MOVO        X9, X0
-	PADDD       112(AX), X0
+	PADDD       laneConstants<>+112(SB), X0
 	MOVO        X0, 368(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -330,7 +803,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 192(BX)
 	MOVO        X8, X0
-	PADDD       128(AX), X0
+	PADDD       laneConstants<>+128(SB), X0
 	MOVO        X0, 128(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -343,7 +816,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 448(BX)
 	MOVO        X10, X0
-	PADDD       128(AX), X0
+	PADDD       laneConstants<>+128(SB), X0
 	MOVO        X0, 384(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -356,7 +829,7 @@ block:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 208(BX)
 	MOVO        X7, X0
-	PADDD       144(AX), X0
+	PADDD       laneConstants<>+144(SB), X0
 	MOVO        X0, 144(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -369,7 +842,7 @@ block:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 464(BX)
 	MOVO        X9, X0
-	PADDD       144(AX), X0
+	PADDD       laneConstants<>+144(SB), X0
 	MOVO        X0, 400(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -382,7 +855,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 224(BX)
 	MOVO        X8, X0
-	PADDD       160(AX), X0
+	PADDD       laneConstants<>+160(SB), X0
 	MOVO        X0, 160(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -395,7 +868,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 480(BX)
 	MOVO        X10, X0
-	PADDD       160(AX), X0
+	PADDD       laneConstants<>+160(SB), X0
 	MOVO        X0, 416(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -408,7 +881,7 @@ block:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 240(BX)
 	MOVO        X7, X0
-	PADDD       176(AX), X0
+	PADDD       laneConstants<>+176(SB), X0
 	MOVO        X0, 176(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -421,7 +894,7 @@ block:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 496(BX)
 	MOVO        X9, X0
-	PADDD       176(AX), X0
+	PADDD       laneConstants<>+176(SB), X0
 	MOVO        X0, 432(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -434,7 +907,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 256(BX)
 	MOVO        X8, X0
-	PADDD       192(AX), X0
+	PADDD       laneConstants<>+192(SB), X0
 	MOVO        X0, 192(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -447,7 +920,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 512(BX)
 	MOVO        X10, X0
-	PADDD       192(AX), X0
+	PADDD       laneConstants<>+192(SB), X0
 	MOVO        X0, 448(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -460,7 +933,7 @@ block:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 272(BX)
 	MOVO        X7, X0
-	PADDD       208(AX), X0
+	PADDD       laneConstants<>+208(SB), X0
 	MOVO        X0, 208(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -473,7 +946,7 @@ block:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 528(BX)
 	MOVO        X9, X0
-	PADDD       208(AX), X0
+	PADDD       laneConstants<>+208(SB), X0
 	MOVO        X0, 464(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -486,7 +959,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 288(BX)
 	MOVO        X8, X0
-	PADDD       224(AX), X0
+	PADDD       laneConstants<>+224(SB), X0
 	MOVO        X0, 224(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -499,7 +972,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 544(BX)
 	MOVO        X10, X0
-	PADDD       224(AX), X0
+	PADDD       laneConstants<>+224(SB), X0
 	MOVO        X0, 480(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -511,7 +984,7 @@ block:
 	PADDD       X13, X7
 	SHA256MSG2  X8, X7
 	MOVO        X7, X0
-	PADDD       240(AX), X0
+	PADDD       laneConstants<>+240(SB), X0
 	MOVO        X0, 240(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -523,7 +996,7 @@ block:
 	PADDD       X14, X9
 	SHA256MSG2  X10, X9
 	MOVO        X9, X0
-	PADDD       240(AX), X0
+	PADDD       laneConstants<>+240(SB), X0
 	MOVO        X0, 496(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -548,137 +1021,155 @@ again:
 	MOVQ 120(DI), SI
 
 repeat:
+	CMPQ R15, 104(DI)
+	JEQ  fetchMoreNone
+	CMPQ R15, $0x18
+	JNE  fetchMoreSame
+	LEAQ 24(DI), AX
+
+fetchMoreSame:
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       (AX), CX
+	PREFETCHT0 (CX)
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       8(AX), CX
+	PREFETCHT0 (CX)
+	ADDQ       $0x04, R15
+
+fetchMoreNone:
 	MOVO        X1, (BX)
 	MOVO        X2, 16(BX)
 	MOVO        X3, 32(BX)
 	MOVO        X4, 48(BX)
-	MOVO        (R13), X0
+	MOVQ        (R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        8(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        256(R13), X0
+	MOVQ        256(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        264(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        16(R13), X0
+	MOVQ        16(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        24(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        272(R13), X0
+	MOVQ        272(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        280(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        32(R13), X0
+	MOVQ        32(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        40(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        288(R13), X0
+	MOVQ        288(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        296(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        48(R13), X0
+	MOVQ        48(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        56(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        304(R13), X0
+	MOVQ        304(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        312(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        64(R13), X0
+	MOVQ        64(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        72(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        320(R13), X0
+	MOVQ        320(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        328(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        80(R13), X0
+	MOVQ        80(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        88(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        336(R13), X0
+	MOVQ        336(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        344(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        96(R13), X0
+	MOVQ        96(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        104(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        352(R13), X0
+	MOVQ        352(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        360(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        112(R13), X0
+	MOVQ        112(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        120(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        368(R13), X0
+	MOVQ        368(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        376(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        128(R13), X0
+	MOVQ        128(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        136(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        384(R13), X0
+	MOVQ        384(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        392(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        144(R13), X0
+	MOVQ        144(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        152(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        400(R13), X0
+	MOVQ        400(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        408(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        160(R13), X0
+	MOVQ        160(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        168(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        416(R13), X0
+	MOVQ        416(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        424(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        176(R13), X0
+	MOVQ        176(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        184(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        432(R13), X0
+	MOVQ        432(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        440(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        192(R13), X0
+	MOVQ        192(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        200(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        448(R13), X0
+	MOVQ        448(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        456(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        208(R13), X0
+	MOVQ        208(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        216(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        464(R13), X0
+	MOVQ        464(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        472(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        224(R13), X0
+	MOVQ        224(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        232(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        480(R13), X0
+	MOVQ        480(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        488(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        240(R13), X0
+	MOVQ        240(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        248(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        496(R13), X0
+	MOVQ        496(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        504(R13), X0
 	SHA256RNDS2 X0, X4, X3
 	PADDD       (BX), X1
 	PADDD       16(BX), X2
@@ -700,62 +1191,62 @@ next:
 	MOVO        X3, 32(BX)
 	MOVO        X4, 48(BX)
 	MOVOU       (R9)(CX*1), X8
-	PSHUFB      256(AX), X8
+	PSHUFB      laneConstants<>+256(SB), X8
 	MOVO        X8, 64(BX)
 	MOVO        X8, X0
-	PADDD       (AX), X0
+	PADDD       laneConstants<>+0(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       (R10)(CX*1), X10
-	PSHUFB      256(AX), X10
+	PSHUFB      laneConstants<>+256(SB), X10
 	MOVO        X10, 320(BX)
 	MOVO        X10, X0
-	PADDD       (AX), X0
+	PADDD       laneConstants<>+0(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
 	MOVOU       16(R9)(CX*1), X7
-	PSHUFB      256(AX), X7
+	PSHUFB      laneConstants<>+256(SB), X7
 	MOVO        X7, 80(BX)
 	MOVO        X7, X0
-	PADDD       16(AX), X0
+	PADDD       laneConstants<>+16(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       16(R10)(CX*1), X9
-	PSHUFB      256(AX), X9
+	PSHUFB      laneConstants<>+256(SB), X9
 	MOVO        X9, 336(BX)
 	MOVO        X9, X0
-	PADDD       16(AX), X0
+	PADDD       laneConstants<>+16(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        288(AX), X8
+	MOVO        laneConstants<>+288(SB), X8
 	MOVO        X8, 96(BX)
 	MOVO        X8, X0
-	PADDD       32(AX), X0
+	PADDD       laneConstants<>+32(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        288(AX), X10
+	MOVO        laneConstants<>+288(SB), X10
 	MOVO        X10, 352(BX)
 	MOVO        X10, X0
-	PADDD       32(AX), X0
+	PADDD       laneConstants<>+32(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        304(AX), X7
+	MOVO        laneConstants<>+304(SB), X7
 	MOVO        X7, 112(BX)
 	MOVO        X7, X0
-	PADDD       48(AX), X0
+	PADDD       laneConstants<>+48(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        304(AX), X9
+	MOVO        laneConstants<>+304(SB), X9
 	MOVO        X9, 368(BX)
 	MOVO        X9, X0
-	PADDD       48(AX), X0
+	PADDD       laneConstants<>+48(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -767,7 +1258,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 128(BX)
 	MOVO        X8, X0
-	PADDD       64(AX), X0
+	PADDD       laneConstants<>+64(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -779,7 +1270,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 384(BX)
 	MOVO        X10, X0
-	PADDD       64(AX), X0
+	PADDD       laneConstants<>+64(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -791,7 +1282,7 @@ next:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 144(BX)
 	MOVO        X7, X0
-	PADDD       80(AX), X0
+	PADDD       laneConstants<>+80(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -803,7 +1294,7 @@ next:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 400(BX)
 	MOVO        X9, X0
-	PADDD       80(AX), X0
+	PADDD       laneConstants<>+80(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -815,7 +1306,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 160(BX)
 	MOVO        X8, X0
-	PADDD       96(AX), X0
+	PADDD       laneConstants<>+96(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -827,7 +1318,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 416(BX)
 	MOVO        X10, X0
-	PADDD       96(AX), X0
+	PADDD       laneConstants<>+96(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -839,7 +1330,7 @@ next:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 176(BX)
 	MOVO        X7, X0
-	PADDD       112(AX), X0
+	PADDD       laneConstants<>+112(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -851,7 +1342,7 @@ next:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 432(BX)
 	MOVO        X9, X0
-	PADDD       112(AX), X0
+	PADDD       laneConstants<>+112(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -863,7 +1354,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 192(BX)
 	MOVO        X8, X0
-	PADDD       128(AX), X0
+	PADDD       laneConstants<>+128(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -875,7 +1366,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 448(BX)
 	MOVO        X10, X0
-	PADDD       128(AX), X0
+	PADDD       laneConstants<>+128(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -887,7 +1378,7 @@ next:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 208(BX)
 	MOVO        X7, X0
-	PADDD       144(AX), X0
+	PADDD       laneConstants<>+144(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -899,7 +1390,7 @@ next:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 464(BX)
 	MOVO        X9, X0
-	PADDD       144(AX), X0
+	PADDD       laneConstants<>+144(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -911,7 +1402,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 224(BX)
 	MOVO        X8, X0
-	PADDD       160(AX), X0
+	PADDD       laneConstants<>+160(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -923,7 +1414,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 480(BX)
 	MOVO        X10, X0
-	PADDD       160(AX), X0
+	PADDD       laneConstants<>+160(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -935,7 +1426,7 @@ next:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 240(BX)
 	MOVO        X7, X0
-	PADDD       176(AX), X0
+	PADDD       laneConstants<>+176(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -947,7 +1438,7 @@ next:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 496(BX)
 	MOVO        X9, X0
-	PADDD       176(AX), X0
+	PADDD       laneConstants<>+176(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -959,7 +1450,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 256(BX)
 	MOVO        X8, X0
-	PADDD       192(AX), X0
+	PADDD       laneConstants<>+192(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -971,7 +1462,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 512(BX)
 	MOVO        X10, X0
-	PADDD       192(AX), X0
+	PADDD       laneConstants<>+192(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -983,7 +1474,7 @@ next:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 272(BX)
 	MOVO        X7, X0
-	PADDD       208(AX), X0
+	PADDD       laneConstants<>+208(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -995,7 +1486,7 @@ next:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 528(BX)
 	MOVO        X9, X0
-	PADDD       208(AX), X0
+	PADDD       laneConstants<>+208(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -1007,7 +1498,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 288(BX)
 	MOVO        X8, X0
-	PADDD       224(AX), X0
+	PADDD       laneConstants<>+224(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -1019,7 +1510,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 544(BX)
 	MOVO        X10, X0
-	PADDD       224(AX), X0
+	PADDD       laneConstants<>+224(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -1030,7 +1521,7 @@ next:
 	PADDD       X13, X7
 	SHA256MSG2  X8, X7
 	MOVO        X7, X0
-	PADDD       240(AX), X0
+	PADDD       laneConstants<>+240(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -1041,7 +1532,7 @@ next:
 	PADDD       X14, X9
 	SHA256MSG2  X10, X9
 	MOVO        X9, X0
-	PADDD       240(AX), X0
+	PADDD       laneConstants<>+240(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -1054,9 +1545,9 @@ next:
 	MOVO        X1, X13
 	PBLENDW     $0xf0, X2, X1
 	PALIGNR     $0x08, X13, X2
-	PSHUFB      256(AX), X1
-	PSHUFB      256(AX), X2
-	PAND        272(AX), X2
+	PSHUFB      laneConstants<>+256(SB), X1
+	PSHUFB      laneConstants<>+256(SB), X2
+	PAND        laneConstants<>+272(SB), X2
 	MOVQ        48(DI), DX
 	MOVOU       X1, (DX)(R12*1)
 	MOVOU       X2, 16(DX)(R12*1)
@@ -1065,9 +1556,9 @@ next:
 	MOVO        X3, X14
 	PBLENDW     $0xf0, X4, X3
 	PALIGNR     $0x08, X14, X4
-	PSHUFB      256(AX), X3
-	PSHUFB      256(AX), X4
-	PAND        272(AX), X4
+	PSHUFB      laneConstants<>+256(SB), X3
+	PSHUFB      laneConstants<>+256(SB), X4
+	PAND        laneConstants<>+272(SB), X4
 	MOVQ        56(DI), DX
 	MOVOU       X3, (DX)(R12*1)
 	MOVOU       X4, 16(DX)(R12*1)
@@ -1081,46 +1572,15 @@ next:
 // Requires: MMX+, SHA, SSE2, SSE4.1, SSSE3
 TEXT ·labels3(SB), NOSPLIT, $0-8
 	MOVQ args+0(FP), DI
-	LEAQ laneConstants<>+0(SB), AX
 	MOVQ 136(DI), BX
 	MOVQ 96(DI), R8
 	XORQ R12, R12
 
 label:
-	MOVQ 104(DI), DX
-	LEAQ (R8)(DX*1), CX
-	MOVQ (DI), R9
-	MOVQ 8(DI), R10
-	MOVQ 16(DI), R11
-	MOVQ $+0, SI
-
-fetchBase:
-	MOVL       (CX)(SI*4), DX
-	SHLQ       $0x05, DX
-	PREFETCHT0 (R9)(DX*1)
-	PREFETCHT0 (R10)(DX*1)
-	PREFETCHT0 (R11)(DX*1)
-	INCQ       SI
-	CMPQ       SI, $0x06
-	JNE        fetchBase
-	CMPQ       104(DI), $0x18
-	JEQ        fetched
-	MOVQ       24(DI), R9
-	MOVQ       32(DI), R10
-	MOVQ       40(DI), R11
-	MOVQ       $+6, SI
-
-fetchExpander:
-	MOVL       (CX)(SI*4), DX
-	SHLQ       $0x05, DX
-	PREFETCHT0 (R9)(DX*1)
-	PREFETCHT0 (R10)(DX*1)
-	PREFETCHT0 (R11)(DX*1)
-	INCQ       SI
-	CMPQ       SI, $0x0e
-	JNE        fetchExpander
-
-fetched:
+	MOVQ  104(DI), R14
+	ADDQ  R8, R14
+	XORQ  R15, R15
+	LEAQ  (DI), AX
 	MOVQ  72(DI), DX
 	MOVOU (DX)(R12*1), X1
 	MOVOU 16(DX)(R12*1), X2
@@ -1137,6 +1597,28 @@ fetched:
 	XORQ  SI, SI
 
 block:
+	CMPQ R15, 104(DI)
+	JEQ  fetchNone
+	CMPQ R15, $0x18
+	JNE  fetchSame
+	LEAQ 24(DI), AX
+
+fetchSame:
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       (AX), CX
+	PREFETCHT0 (CX)
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       8(AX), CX
+	PREFETCHT0 (CX)
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       16(AX), CX
+	PREFETCHT0 (CX)
+	ADDQ       $0x04, R15
+
+fetchNone:
 	MOVL        (R8)(SI*1), CX
 	SHLQ        $0x05, CX
 	MOVL        4(R8)(SI*1), DX
@@ -1148,109 +1630,109 @@ block:
 	MOVO        X5, 64(BX)
 	MOVO        X6, 80(BX)
 	MOVOU       (R9)(CX*1), X8
-	PSHUFB      256(AX), X8
+	PSHUFB      laneConstants<>+256(SB), X8
 	MOVO        X8, 96(BX)
 	MOVO        X8, X0
-	PADDD       (AX), X0
+	PADDD       laneConstants<>+0(SB), X0
 	MOVO        X0, (R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       (R10)(CX*1), X10
-	PSHUFB      256(AX), X10
+	PSHUFB      laneConstants<>+256(SB), X10
 	MOVO        X10, 352(BX)
 	MOVO        X10, X0
-	PADDD       (AX), X0
+	PADDD       laneConstants<>+0(SB), X0
 	MOVO        X0, 256(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
 	MOVOU       (R11)(CX*1), X12
-	PSHUFB      256(AX), X12
+	PSHUFB      laneConstants<>+256(SB), X12
 	MOVO        X12, 608(BX)
 	MOVO        X12, X0
-	PADDD       (AX), X0
+	PADDD       laneConstants<>+0(SB), X0
 	MOVO        X0, 512(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
 	MOVOU       16(R9)(CX*1), X7
-	PSHUFB      256(AX), X7
+	PSHUFB      laneConstants<>+256(SB), X7
 	MOVO        X7, 112(BX)
 	MOVO        X7, X0
-	PADDD       16(AX), X0
+	PADDD       laneConstants<>+16(SB), X0
 	MOVO        X0, 16(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       16(R10)(CX*1), X9
-	PSHUFB      256(AX), X9
+	PSHUFB      laneConstants<>+256(SB), X9
 	MOVO        X9, 368(BX)
 	MOVO        X9, X0
-	PADDD       16(AX), X0
+	PADDD       laneConstants<>+16(SB), X0
 	MOVO        X0, 272(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
 	MOVOU       16(R11)(CX*1), X11
-	PSHUFB      256(AX), X11
+	PSHUFB      laneConstants<>+256(SB), X11
 	MOVO        X11, 624(BX)
 	MOVO        X11, X0
-	PADDD       16(AX), X0
+	PADDD       laneConstants<>+16(SB), X0
 	MOVO        X0, 528(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
 	MOVOU       (R9)(DX*1), X8
-	PSHUFB      256(AX), X8
+	PSHUFB      laneConstants<>+256(SB), X8
 	MOVO        X8, 128(BX)
 	MOVO        X8, X0
-	PADDD       32(AX), X0
+	PADDD       laneConstants<>+32(SB), X0
 	MOVO        X0, 32(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       (R10)(DX*1), X10
-	PSHUFB      256(AX), X10
+	PSHUFB      laneConstants<>+256(SB), X10
 	MOVO        X10, 384(BX)
 	MOVO        X10, X0
-	PADDD       32(AX), X0
+	PADDD       laneConstants<>+32(SB), X0
 	MOVO        X0, 288(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
 	MOVOU       (R11)(DX*1), X12
-	PSHUFB      256(AX), X12
+	PSHUFB      laneConstants<>+256(SB), X12
 	MOVO        X12, 640(BX)
 	MOVO        X12, X0
-	PADDD       32(AX), X0
+	PADDD       laneConstants<>+32(SB), X0
 	MOVO        X0, 544(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
 	MOVOU       16(R9)(DX*1), X7
-	PSHUFB      256(AX), X7
+	PSHUFB      laneConstants<>+256(SB), X7
 	MOVO        X7, 144(BX)
 	MOVO        X7, X0
-	PADDD       48(AX), X0
+	PADDD       laneConstants<>+48(SB), X0
 	MOVO        X0, 48(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       16(R10)(DX*1), X9
-	PSHUFB      256(AX), X9
+	PSHUFB      laneConstants<>+256(SB), X9
 	MOVO        X9, 400(BX)
 	MOVO        X9, X0
-	PADDD       48(AX), X0
+	PADDD       laneConstants<>+48(SB), X0
 	MOVO        X0, 304(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
 	MOVOU       16(R11)(DX*1), X11
-	PSHUFB      256(AX), X11
+	PSHUFB      laneConstants<>+256(SB), X11
 	MOVO        X11, 656(BX)
 	MOVO        X11, X0
-	PADDD       48(AX), X0
+	PADDD       laneConstants<>+48(SB), X0
 	MOVO        X0, 560(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1263,7 +1745,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 160(BX)
 	MOVO        X8, X0
-	PADDD       64(AX), X0
+	PADDD       laneConstants<>+64(SB), X0
 	MOVO        X0, 64(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1276,7 +1758,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 416(BX)
 	MOVO        X10, X0
-	PADDD       64(AX), X0
+	PADDD       laneConstants<>+64(SB), X0
 	MOVO        X0, 320(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1289,7 +1771,7 @@ block:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 672(BX)
 	MOVO        X12, X0
-	PADDD       64(AX), X0
+	PADDD       laneConstants<>+64(SB), X0
 	MOVO        X0, 576(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1302,7 +1784,7 @@ block:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 176(BX)
 	MOVO        X7, X0
-	PADDD       80(AX), X0
+	PADDD       laneConstants<>+80(SB), X0
 	MOVO        X0, 80(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1315,7 +1797,7 @@ block:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 432(BX)
 	MOVO        X9, X0
-	PADDD       80(AX), X0
+	PADDD       laneConstants<>+80(SB), X0
 	MOVO        X0, 336(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1328,7 +1810,7 @@ block:
 	SHA256MSG2  X12, X11
 	MOVO        X11, 688(BX)
 	MOVO        X11, X0
-	PADDD       80(AX), X0
+	PADDD       laneConstants<>+80(SB), X0
 	MOVO        X0, 592(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1341,7 +1823,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 192(BX)
 	MOVO        X8, X0
-	PADDD       96(AX), X0
+	PADDD       laneConstants<>+96(SB), X0
 	MOVO        X0, 96(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1354,7 +1836,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 448(BX)
 	MOVO        X10, X0
-	PADDD       96(AX), X0
+	PADDD       laneConstants<>+96(SB), X0
 	MOVO        X0, 352(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1367,7 +1849,7 @@ block:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 704(BX)
 	MOVO        X12, X0
-	PADDD       96(AX), X0
+	PADDD       laneConstants<>+96(SB), X0
 	MOVO        X0, 608(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1380,7 +1862,7 @@ block:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 208(BX)
 	MOVO        X7, X0
-	PADDD       112(AX), X0
+	PADDD       laneConstants<>+112(SB), X0
 	MOVO        X0, 112(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1393,7 +1875,7 @@ block:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 464(BX)
 	MOVO        X9, X0
-	PADDD       112(AX), X0
+	PADDD       laneConstants<>+112(SB), X0
 	MOVO        X0, 368(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1406,7 +1888,7 @@ block:
 	SHA256MSG2  X12, X11
 	MOVO        X11, 720(BX)
 	MOVO        X11, X0
-	PADDD       112(AX), X0
+	PADDD       laneConstants<>+112(SB), X0
 	MOVO        X0, 624(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1419,7 +1901,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 224(BX)
 	MOVO        X8, X0
-	PADDD       128(AX), X0
+	PADDD       laneConstants<>+128(SB), X0
 	MOVO        X0, 128(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1432,7 +1914,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 480(BX)
 	MOVO        X10, X0
-	PADDD       128(AX), X0
+	PADDD       laneConstants<>+128(SB), X0
 	MOVO        X0, 384(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1445,7 +1927,7 @@ block:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 736(BX)
 	MOVO        X12, X0
-	PADDD       128(AX), X0
+	PADDD       laneConstants<>+128(SB), X0
 	MOVO        X0, 640(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1458,7 +1940,7 @@ block:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 240(BX)
 	MOVO        X7, X0
-	PADDD       144(AX), X0
+	PADDD       laneConstants<>+144(SB), X0
 	MOVO        X0, 144(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1471,7 +1953,7 @@ block:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 496(BX)
 	MOVO        X9, X0
-	PADDD       144(AX), X0
+	PADDD       laneConstants<>+144(SB), X0
 	MOVO        X0, 400(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1484,7 +1966,7 @@ block:
 	SHA256MSG2  X12, X11
 	MOVO        X11, 752(BX)
 	MOVO        X11, X0
-	PADDD       144(AX), X0
+	PADDD       laneConstants<>+144(SB), X0
 	MOVO        X0, 656(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1497,7 +1979,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 256(BX)
 	MOVO        X8, X0
-	PADDD       160(AX), X0
+	PADDD       laneConstants<>+160(SB), X0
 	MOVO        X0, 160(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1510,7 +1992,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 512(BX)
 	MOVO        X10, X0
-	PADDD       160(AX), X0
+	PADDD       laneConstants<>+160(SB), X0
 	MOVO        X0, 416(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1523,7 +2005,7 @@ block:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 768(BX)
 	MOVO        X12, X0
-	PADDD       160(AX), X0
+	PADDD       laneConstants<>+160(SB), X0
 	MOVO        X0, 672(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1536,7 +2018,7 @@ block:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 272(BX)
 	MOVO        X7, X0
-	PADDD       176(AX), X0
+	PADDD       laneConstants<>+176(SB), X0
 	MOVO        X0, 176(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1549,7 +2031,7 @@ block:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 528(BX)
 	MOVO        X9, X0
-	PADDD       176(AX), X0
+	PADDD       laneConstants<>+176(SB), X0
 	MOVO        X0, 432(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1562,7 +2044,7 @@ block:
 	SHA256MSG2  X12, X11
 	MOVO        X11, 784(BX)
 	MOVO        X11, X0
-	PADDD       176(AX), X0
+	PADDD       laneConstants<>+176(SB), X0
 	MOVO        X0, 688(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1575,7 +2057,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 288(BX)
 	MOVO        X8, X0
-	PADDD       192(AX), X0
+	PADDD       laneConstants<>+192(SB), X0
 	MOVO        X0, 192(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1588,7 +2070,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 544(BX)
 	MOVO        X10, X0
-	PADDD       192(AX), X0
+	PADDD       laneConstants<>+192(SB), X0
 	MOVO        X0, 448(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1601,7 +2083,7 @@ block:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 800(BX)
 	MOVO        X12, X0
-	PADDD       192(AX), X0
+	PADDD       laneConstants<>+192(SB), X0
 	MOVO        X0, 704(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1614,7 +2096,7 @@ block:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 304(BX)
 	MOVO        X7, X0
-	PADDD       208(AX), X0
+	PADDD       laneConstants<>+208(SB), X0
 	MOVO        X0, 208(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1627,7 +2109,7 @@ block:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 560(BX)
 	MOVO        X9, X0
-	PADDD       208(AX), X0
+	PADDD       laneConstants<>+208(SB), X0
 	MOVO        X0, 464(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1640,7 +2122,7 @@ block:
 	SHA256MSG2  X12, X11
 	MOVO        X11, 816(BX)
 	MOVO        X11, X0
-	PADDD       208(AX), X0
+	PADDD       laneConstants<>+208(SB), X0
 	MOVO        X0, 720(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1653,7 +2135,7 @@ block:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 320(BX)
 	MOVO        X8, X0
-	PADDD       224(AX), X0
+	PADDD       laneConstants<>+224(SB), X0
 	MOVO        X0, 224(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1666,7 +2148,7 @@ block:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 576(BX)
 	MOVO        X10, X0
-	PADDD       224(AX), X0
+	PADDD       laneConstants<>+224(SB), X0
 	MOVO        X0, 480(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1679,7 +2161,7 @@ block:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 832(BX)
 	MOVO        X12, X0
-	PADDD       224(AX), X0
+	PADDD       laneConstants<>+224(SB), X0
 	MOVO        X0, 736(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1691,7 +2173,7 @@ block:
 	PADDD       X13, X7
 	SHA256MSG2  X8, X7
 	MOVO        X7, X0
-	PADDD       240(AX), X0
+	PADDD       laneConstants<>+240(SB), X0
 	MOVO        X0, 240(R13)
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
@@ -1703,7 +2185,7 @@ block:
 	PADDD       X14, X9
 	SHA256MSG2  X10, X9
 	MOVO        X9, X0
-	PADDD       240(AX), X0
+	PADDD       laneConstants<>+240(SB), X0
 	MOVO        X0, 496(R13)
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
@@ -1715,7 +2197,7 @@ block:
 	PADDD       X15, X11
 	SHA256MSG2  X12, X11
 	MOVO        X11, X0
-	PADDD       240(AX), X0
+	PADDD       laneConstants<>+240(SB), X0
 	MOVO        X0, 752(R13)
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
@@ -1743,203 +2225,225 @@ again:
 	MOVQ 120(DI), SI
 
 repeat:
+	CMPQ R15, 104(DI)
+	JEQ  fetchMoreNone
+	CMPQ R15, $0x18
+	JNE  fetchMoreSame
+	LEAQ 24(DI), AX
+
+fetchMoreSame:
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       (AX), CX
+	PREFETCHT0 (CX)
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       8(AX), CX
+	PREFETCHT0 (CX)
+	MOVL       (R14)(R15*1), CX
+	SHLQ       $0x05, CX
+	ADDQ       16(AX), CX
+	PREFETCHT0 (CX)
+	ADDQ       $0x04, R15
+
+fetchMoreNone:
 	MOVO        X1, (BX)
 	MOVO        X2, 16(BX)
 	MOVO        X3, 32(BX)
 	MOVO        X4, 48(BX)
 	MOVO        X5, 64(BX)
 	MOVO        X6, 80(BX)
-	MOVO        (R13), X0
+	MOVQ        (R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        8(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        256(R13), X0
+	MOVQ        256(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        264(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        512(R13), X0
+	MOVQ        512(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        520(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        16(R13), X0
+	MOVQ        16(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        24(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        272(R13), X0
+	MOVQ        272(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        280(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        528(R13), X0
+	MOVQ        528(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        536(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        32(R13), X0
+	MOVQ        32(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        40(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        288(R13), X0
+	MOVQ        288(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        296(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        544(R13), X0
+	MOVQ        544(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        552(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        48(R13), X0
+	MOVQ        48(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        56(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        304(R13), X0
+	MOVQ        304(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        312(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        560(R13), X0
+	MOVQ        560(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        568(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        64(R13), X0
+	MOVQ        64(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        72(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        320(R13), X0
+	MOVQ        320(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        328(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        576(R13), X0
+	MOVQ        576(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        584(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        80(R13), X0
+	MOVQ        80(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        88(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        336(R13), X0
+	MOVQ        336(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        344(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        592(R13), X0
+	MOVQ        592(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        600(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        96(R13), X0
+	MOVQ        96(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        104(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        352(R13), X0
+	MOVQ        352(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        360(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        608(R13), X0
+	MOVQ        608(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        616(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        112(R13), X0
+	MOVQ        112(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        120(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        368(R13), X0
+	MOVQ        368(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        376(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        624(R13), X0
+	MOVQ        624(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        632(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        128(R13), X0
+	MOVQ        128(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        136(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        384(R13), X0
+	MOVQ        384(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        392(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        640(R13), X0
+	MOVQ        640(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        648(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        144(R13), X0
+	MOVQ        144(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        152(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        400(R13), X0
+	MOVQ        400(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        408(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        656(R13), X0
+	MOVQ        656(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        664(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        160(R13), X0
+	MOVQ        160(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        168(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        416(R13), X0
+	MOVQ        416(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        424(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        672(R13), X0
+	MOVQ        672(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        680(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        176(R13), X0
+	MOVQ        176(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        184(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        432(R13), X0
+	MOVQ        432(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        440(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        688(R13), X0
+	MOVQ        688(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        696(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        192(R13), X0
+	MOVQ        192(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        200(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        448(R13), X0
+	MOVQ        448(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        456(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        704(R13), X0
+	MOVQ        704(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        712(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        208(R13), X0
+	MOVQ        208(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        216(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        464(R13), X0
+	MOVQ        464(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        472(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        720(R13), X0
+	MOVQ        720(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        728(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        224(R13), X0
+	MOVQ        224(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        232(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        480(R13), X0
+	MOVQ        480(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        488(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        736(R13), X0
+	MOVQ        736(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        744(R13), X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        240(R13), X0
+	MOVQ        240(R13), X0
 	SHA256RNDS2 X0, X1, X2
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        248(R13), X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        496(R13), X0
+	MOVQ        496(R13), X0
 	SHA256RNDS2 X0, X3, X4
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        504(R13), X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        752(R13), X0
+	MOVQ        752(R13), X0
 	SHA256RNDS2 X0, X5, X6
-	PSHUFD      $0x0e, X0, X0
+	MOVQ        760(R13), X0
 	SHA256RNDS2 X0, X6, X5
 	PADDD       (BX), X1
 	PADDD       16(BX), X2
@@ -1965,92 +2469,92 @@ next:
 	MOVO        X5, 64(BX)
 	MOVO        X6, 80(BX)
 	MOVOU       (R9)(CX*1), X8
-	PSHUFB      256(AX), X8
+	PSHUFB      laneConstants<>+256(SB), X8
 	MOVO        X8, 96(BX)
 	MOVO        X8, X0
-	PADDD       (AX), X0
+	PADDD       laneConstants<>+0(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       (R10)(CX*1), X10
-	PSHUFB      256(AX), X10
+	PSHUFB      laneConstants<>+256(SB), X10
 	MOVO        X10, 352(BX)
 	MOVO        X10, X0
-	PADDD       (AX), X0
+	PADDD       laneConstants<>+0(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
 	MOVOU       (R11)(CX*1), X12
-	PSHUFB      256(AX), X12
+	PSHUFB      laneConstants<>+256(SB), X12
 	MOVO        X12, 608(BX)
 	MOVO        X12, X0
-	PADDD       (AX), X0
+	PADDD       laneConstants<>+0(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
 	MOVOU       16(R9)(CX*1), X7
-	PSHUFB      256(AX), X7
+	PSHUFB      laneConstants<>+256(SB), X7
 	MOVO        X7, 112(BX)
 	MOVO        X7, X0
-	PADDD       16(AX), X0
+	PADDD       laneConstants<>+16(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
 	MOVOU       16(R10)(CX*1), X9
-	PSHUFB      256(AX), X9
+	PSHUFB      laneConstants<>+256(SB), X9
 	MOVO        X9, 368(BX)
 	MOVO        X9, X0
-	PADDD       16(AX), X0
+	PADDD       laneConstants<>+16(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
 	MOVOU       16(R11)(CX*1), X11
-	PSHUFB      256(AX), X11
+	PSHUFB      laneConstants<>+256(SB), X11
 	MOVO        X11, 624(BX)
 	MOVO        X11, X0
-	PADDD       16(AX), X0
+	PADDD       laneConstants<>+16(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        288(AX), X8
+	MOVO        laneConstants<>+288(SB), X8
 	MOVO        X8, 128(BX)
 	MOVO        X8, X0
-	PADDD       32(AX), X0
+	PADDD       laneConstants<>+32(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        288(AX), X10
+	MOVO        laneConstants<>+288(SB), X10
 	MOVO        X10, 384(BX)
 	MOVO        X10, X0
-	PADDD       32(AX), X0
+	PADDD       laneConstants<>+32(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        288(AX), X12
+	MOVO        laneConstants<>+288(SB), X12
 	MOVO        X12, 640(BX)
 	MOVO        X12, X0
-	PADDD       32(AX), X0
+	PADDD       laneConstants<>+32(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
-	MOVO        304(AX), X7
+	MOVO        laneConstants<>+304(SB), X7
 	MOVO        X7, 144(BX)
 	MOVO        X7, X0
-	PADDD       48(AX), X0
+	PADDD       laneConstants<>+48(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
-	MOVO        304(AX), X9
+	MOVO        laneConstants<>+304(SB), X9
 	MOVO        X9, 400(BX)
 	MOVO        X9, X0
-	PADDD       48(AX), X0
+	PADDD       laneConstants<>+48(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
-	MOVO        304(AX), X11
+	MOVO        laneConstants<>+304(SB), X11
 	MOVO        X11, 656(BX)
 	MOVO        X11, X0
-	PADDD       48(AX), X0
+	PADDD       laneConstants<>+48(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2062,7 +2566,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 160(BX)
 	MOVO        X8, X0
-	PADDD       64(AX), X0
+	PADDD       laneConstants<>+64(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2074,7 +2578,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 416(BX)
 	MOVO        X10, X0
-	PADDD       64(AX), X0
+	PADDD       laneConstants<>+64(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2086,7 +2590,7 @@ next:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 672(BX)
 	MOVO        X12, X0
-	PADDD       64(AX), X0
+	PADDD       laneConstants<>+64(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2098,7 +2602,7 @@ next:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 176(BX)
 	MOVO        X7, X0
-	PADDD       80(AX), X0
+	PADDD       laneConstants<>+80(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2110,7 +2614,7 @@ next:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 432(BX)
 	MOVO        X9, X0
-	PADDD       80(AX), X0
+	PADDD       laneConstants<>+80(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2122,7 +2626,7 @@ next:
 	SHA256MSG2  X12, X11
 	MOVO        X11, 688(BX)
 	MOVO        X11, X0
-	PADDD       80(AX), X0
+	PADDD       laneConstants<>+80(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2134,7 +2638,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 192(BX)
 	MOVO        X8, X0
-	PADDD       96(AX), X0
+	PADDD       laneConstants<>+96(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2146,7 +2650,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 448(BX)
 	MOVO        X10, X0
-	PADDD       96(AX), X0
+	PADDD       laneConstants<>+96(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2158,7 +2662,7 @@ next:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 704(BX)
 	MOVO        X12, X0
-	PADDD       96(AX), X0
+	PADDD       laneConstants<>+96(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2170,7 +2674,7 @@ next:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 208(BX)
 	MOVO        X7, X0
-	PADDD       112(AX), X0
+	PADDD       laneConstants<>+112(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2182,7 +2686,7 @@ next:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 464(BX)
 	MOVO        X9, X0
-	PADDD       112(AX), X0
+	PADDD       laneConstants<>+112(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2194,7 +2698,7 @@ next:
 	SHA256MSG2  X12, X11
 	MOVO        X11, 720(BX)
 	MOVO        X11, X0
-	PADDD       112(AX), X0
+	PADDD       laneConstants<>+112(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2206,7 +2710,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 224(BX)
 	MOVO        X8, X0
-	PADDD       128(AX), X0
+	PADDD       laneConstants<>+128(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2218,7 +2722,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 480(BX)
 	MOVO        X10, X0
-	PADDD       128(AX), X0
+	PADDD       laneConstants<>+128(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2230,7 +2734,7 @@ next:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 736(BX)
 	MOVO        X12, X0
-	PADDD       128(AX), X0
+	PADDD       laneConstants<>+128(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2242,7 +2746,7 @@ next:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 240(BX)
 	MOVO        X7, X0
-	PADDD       144(AX), X0
+	PADDD       laneConstants<>+144(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2254,7 +2758,7 @@ next:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 496(BX)
 	MOVO        X9, X0
-	PADDD       144(AX), X0
+	PADDD       laneConstants<>+144(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2266,7 +2770,7 @@ next:
 	SHA256MSG2  X12, X11
 	MOVO        X11, 752(BX)
 	MOVO        X11, X0
-	PADDD       144(AX), X0
+	PADDD       laneConstants<>+144(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2278,7 +2782,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 256(BX)
 	MOVO        X8, X0
-	PADDD       160(AX), X0
+	PADDD       laneConstants<>+160(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2290,7 +2794,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 512(BX)
 	MOVO        X10, X0
-	PADDD       160(AX), X0
+	PADDD       laneConstants<>+160(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2302,7 +2806,7 @@ next:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 768(BX)
 	MOVO        X12, X0
-	PADDD       160(AX), X0
+	PADDD       laneConstants<>+160(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2314,7 +2818,7 @@ next:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 272(BX)
 	MOVO        X7, X0
-	PADDD       176(AX), X0
+	PADDD       laneConstants<>+176(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2326,7 +2830,7 @@ next:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 528(BX)
 	MOVO        X9, X0
-	PADDD       176(AX), X0
+	PADDD       laneConstants<>+176(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2338,7 +2842,7 @@ next:
 	SHA256MSG2  X12, X11
 	MOVO        X11, 784(BX)
 	MOVO        X11, X0
-	PADDD       176(AX), X0
+	PADDD       laneConstants<>+176(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2350,7 +2854,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 288(BX)
 	MOVO        X8, X0
-	PADDD       192(AX), X0
+	PADDD       laneConstants<>+192(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2362,7 +2866,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 544(BX)
 	MOVO        X10, X0
-	PADDD       192(AX), X0
+	PADDD       laneConstants<>+192(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2374,7 +2878,7 @@ next:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 800(BX)
 	MOVO        X12, X0
-	PADDD       192(AX), X0
+	PADDD       laneConstants<>+192(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2386,7 +2890,7 @@ next:
 	SHA256MSG2  X8, X7
 	MOVO        X7, 304(BX)
 	MOVO        X7, X0
-	PADDD       208(AX), X0
+	PADDD       laneConstants<>+208(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2398,7 +2902,7 @@ next:
 	SHA256MSG2  X10, X9
 	MOVO        X9, 560(BX)
 	MOVO        X9, X0
-	PADDD       208(AX), X0
+	PADDD       laneConstants<>+208(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2410,7 +2914,7 @@ next:
 	SHA256MSG2  X12, X11
 	MOVO        X11, 816(BX)
 	MOVO        X11, X0
-	PADDD       208(AX), X0
+	PADDD       laneConstants<>+208(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2422,7 +2926,7 @@ next:
 	SHA256MSG2  X7, X8
 	MOVO        X8, 320(BX)
 	MOVO        X8, X0
-	PADDD       224(AX), X0
+	PADDD       laneConstants<>+224(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2434,7 +2938,7 @@ next:
 	SHA256MSG2  X9, X10
 	MOVO        X10, 576(BX)
 	MOVO        X10, X0
-	PADDD       224(AX), X0
+	PADDD       laneConstants<>+224(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2446,7 +2950,7 @@ next:
 	SHA256MSG2  X11, X12
 	MOVO        X12, 832(BX)
 	MOVO        X12, X0
-	PADDD       224(AX), X0
+	PADDD       laneConstants<>+224(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2457,7 +2961,7 @@ next:
 	PADDD       X13, X7
 	SHA256MSG2  X8, X7
 	MOVO        X7, X0
-	PADDD       240(AX), X0
+	PADDD       laneConstants<>+240(SB), X0
 	SHA256RNDS2 X0, X1, X2
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X2, X1
@@ -2468,7 +2972,7 @@ next:
 	PADDD       X14, X9
 	SHA256MSG2  X10, X9
 	MOVO        X9, X0
-	PADDD       240(AX), X0
+	PADDD       laneConstants<>+240(SB), X0
 	SHA256RNDS2 X0, X3, X4
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X4, X3
@@ -2479,7 +2983,7 @@ next:
 	PADDD       X15, X11
 	SHA256MSG2  X12, X11
 	MOVO        X11, X0
-	PADDD       240(AX), X0
+	PADDD       laneConstants<>+240(SB), X0
 	SHA256RNDS2 X0, X5, X6
 	PSHUFD      $0x0e, X0, X0
 	SHA256RNDS2 X0, X6, X5
@@ -2494,9 +2998,9 @@ next:
 	MOVO        X1, X13
 	PBLENDW     $0xf0, X2, X1
 	PALIGNR     $0x08, X13, X2
-	PSHUFB      256(AX), X1
-	PSHUFB      256(AX), X2
-	PAND        272(AX), X2
+	PSHUFB      laneConstants<>+256(SB), X1
+	PSHUFB      laneConstants<>+256(SB), X2
+	PAND        laneConstants<>+272(SB), X2
 	MOVQ        48(DI), DX
 	MOVOU       X1, (DX)(R12*1)
 	MOVOU       X2, 16(DX)(R12*1)
@@ -2505,9 +3009,9 @@ next:
 	MOVO        X3, X14
 	PBLENDW     $0xf0, X4, X3
 	PALIGNR     $0x08, X14, X4
-	PSHUFB      256(AX), X3
-	PSHUFB      256(AX), X4
-	PAND        272(AX), X4
+	PSHUFB      laneConstants<>+256(SB), X3
+	PSHUFB      laneConstants<>+256(SB), X4
+	PAND        laneConstants<>+272(SB), X4
 	MOVQ        56(DI), DX
 	MOVOU       X3, (DX)(R12*1)
 	MOVOU       X4, 16(DX)(R12*1)
@@ -2516,9 +3020,9 @@ next:
 	MOVO        X5, X15
 	PBLENDW     $0xf0, X6, X5
 	PALIGNR     $0x08, X15, X6
-	PSHUFB      256(AX), X5
-	PSHUFB      256(AX), X6
-	PAND        272(AX), X6
+	PSHUFB      laneConstants<>+256(SB), X5
+	PSHUFB      laneConstants<>+256(SB), X6
+	PAND        laneConstants<>+272(SB), X6
 	MOVQ        64(DI), DX
 	MOVOU       X5, (DX)(R12*1)
 	MOVOU       X6, 16(DX)(R12*1)

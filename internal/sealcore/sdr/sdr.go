@@ -29,9 +29,6 @@ type Options struct {
 	// Threads is how many cores to use: see Layers. One lane has no use for more than three: one
 	// hashes, the others draw parents.
 	Threads int
-	// Prepare, if set, is called before labels are written to a part of out, in order and from any
-	// goroutine; it may bring the part into memory. A failure shows when the part is written.
-	Prepare func(part []byte)
 	// Progress, if set, is called now and then with the number of nodes that are done.
 	Progress func(done, total uint64)
 }
@@ -44,6 +41,10 @@ type Lane struct {
 	// Prev and Out hold the labels of the layer before and of this one, 32 bytes per node. Prev
 	// is nil in the first layer.
 	Prev, Out []byte
+	// Prepare, if set, is called before labels are written to Out from byte from on, for steps of
+	// 64 KiB and from any goroutine; it may bring memory that has no labels yet into being. A
+	// failure shows when the labels are written.
+	Prepare func(from uint64)
 	// Progress, if set, is called now and then, from one goroutine, with the number of nodes whose
 	// labels are in Out.
 	Progress func(done, total uint64)
@@ -94,11 +95,10 @@ func Layers(ctx context.Context, g *graph.Graph, lanes []Lane, layer int, o Opti
 		producers = 0
 	}
 	s := newStream(ctx, g, prefixes, layer > 1, len(crews), producers, func(b *batch) {
-		if o.Prepare == nil {
-			return
-		}
 		for _, h := range work {
-			o.Prepare(h.out[b.first*sealcore.NodeSize:][:b.count*sealcore.NodeSize])
+			if h.lane.Prepare != nil {
+				h.lane.Prepare(b.first * sealcore.NodeSize)
+			}
 		}
 	})
 	defer s.wait()

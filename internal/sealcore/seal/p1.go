@@ -325,6 +325,7 @@ func (r *p1Run) open() (*work, error) {
 	w.hashed = hashed
 	w.lane = sdr.Lane{
 		Context: r.ctx, ReplicaID: r.out.ReplicaID, Out: w.out,
+		Prepare: func(from uint64) { populate(w.file.File, w.out, from) },
 		Progress: func(done, total uint64) {
 			follow(done * sealcore.NodeSize)
 			r.options.progress(step, done, total)

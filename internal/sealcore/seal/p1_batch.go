@@ -155,7 +155,7 @@ func labelCohort(ctx context.Context, cohort []*p1Run, threads int) {
 	if len(at) == 0 {
 		return
 	}
-	errs := sdr.Layers(ctx, at[0].graph, lanes, works[0].layer, sdr.Options{Threads: threads, Prepare: populate})
+	errs := sdr.Layers(ctx, at[0].graph, lanes, works[0].layer, sdr.Options{Threads: threads})
 	for i, r := range at {
 		r.close(works[i], errs[i])
 	}

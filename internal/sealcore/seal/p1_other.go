@@ -19,7 +19,7 @@ func mapFile(f *os.File, size int) (mapping, error) {
 	return m, os.NewSyscallError("mmap", err)
 }
 
-func populate([]byte) {}
+func populate(*os.File, mapping, uint64) {}
 
 func (m mapping) unmap() error { return os.NewSyscallError("munmap", unix.Munmap(m)) }
 

@@ -1,4 +1,4 @@
-// Command asm writes lanes_amd64.s: labels of two or three sectors at once with the SHA
+// Command asm writes lanes_amd64.s: labels of one to three sectors at once with the SHA
 // extensions. It is a module of its own, so that building sealfleet does not need avo. Run it by
 // `go generate` in package sdr.
 //
@@ -58,7 +58,6 @@ var k = [64]uint32{
 
 // Registers.
 var (
-	consts  = reg.RAX
 	scratch = reg.RBX
 	first   = reg.RCX // offset of a parent's label
 	second  = reg.RDX
@@ -68,8 +67,12 @@ var (
 	bases   = []reg.GPPhysical{reg.R9, reg.R10, reg.R11} // of the lanes' labels
 	at      = reg.R12                                    // bytes of labels that are done
 	table   = reg.R13                                    // a slot of schedules
-	words   = reg.X0                                     // what SHA256RNDS2 takes
-	xmm     = []reg.VecPhysical{reg.X1, reg.X2, reg.X3, reg.X4, reg.X5, reg.X6, reg.X7, reg.X8,
+	hints   = reg.R14                                    // the next node's parents
+	hint    = reg.R15                                    // bytes into them
+	// hintBases points to the lanes' labels that the next hint is for.
+	hintBases = reg.RAX
+	words     = reg.X0 // what SHA256RNDS2 takes
+	xmm       = []reg.VecPhysical{reg.X1, reg.X2, reg.X3, reg.X4, reg.X5, reg.X6, reg.X7, reg.X8,
 		reg.X9, reg.X10, reg.X11, reg.X12, reg.X13, reg.X14, reg.X15}
 )
 
@@ -77,7 +80,7 @@ func mem(base reg.GPPhysical, disp int) Mem { return Mem{Base: base, Disp: disp}
 
 func arg(offset int) Mem { return mem(args, offset) }
 
-func constant(offset int) Mem { return mem(consts, offset) }
+func constant(offset int) Mem { return NewDataAddr(NewStaticSymbol("laneConstants"), offset) }
 
 // lane is the registers and memory of one lane.
 type lane struct {
@@ -97,9 +100,20 @@ func (l lane) slot(quad int) Mem { return mem(table, schedule*l.number+16*quad) 
 func (l lane) keep(n int)        { MOVO(l.abef, l.saved(n, 0)); MOVO(l.cdgh, l.saved(n, 1)) }
 func (l lane) add(n int)         { PADDD(l.saved(n, 0), l.abef); PADDD(l.saved(n, 1), l.cdgh) }
 
+// rounds does four rounds with the words in a register.
 func (l lane) rounds() {
 	SHA256RNDS2(words, l.abef, l.cdgh)
 	PSHUFD(Imm(0x0e), words, words)
+	SHA256RNDS2(words, l.cdgh, l.abef)
+}
+
+// roundsOf does four rounds with words from memory. SHA256RNDS2 takes but the lower half of words,
+// so two loads do what a load and a shuffle would.
+func (l lane) roundsOf(m Mem) {
+	MOVQ(m, words)
+	SHA256RNDS2(words, l.abef, l.cdgh)
+	m.Disp += 8
+	MOVQ(m, words)
 	SHA256RNDS2(words, l.cdgh, l.abef)
 }
 
@@ -107,6 +121,10 @@ func (l lane) rounds() {
 // and its schedule needs no slot.
 func fresh(lanes []lane, last bool) {
 	n := len(lanes)
+	if n == 1 {
+		freshOne(lanes[0], last)
+		return
+	}
 	for _, l := range lanes {
 		l.keep(n)
 	}
@@ -146,6 +164,43 @@ func fresh(lanes []lane, last bool) {
 	}
 }
 
+// freshOne is fresh for one lane, whose schedule fits in registers.
+func freshOne(l lane, last bool) {
+	m, t := xmm[2:6], xmm[6]
+	l.keep(1)
+	for quad := range 16 {
+		cur, next, prev := m[quad&3], m[(quad+1)&3], m[(quad+3)&3]
+		switch {
+		case quad < 2:
+			MOVOU(Mem{Base: bases[0], Index: first, Scale: 1, Disp: 16 * quad}, cur)
+			PSHUFB(constant(constFlip), cur)
+		case quad < 4 && last:
+			MOVO(constant(constPad+16*(quad-2)), cur)
+		case quad < 4:
+			MOVOU(Mem{Base: bases[0], Index: second, Scale: 1, Disp: 16 * (quad - 2)}, cur)
+			PSHUFB(constant(constFlip), cur)
+		}
+		MOVO(constant(16*quad), words)
+		PADDD(cur, words)
+		if !last {
+			MOVO(words, l.slot(quad))
+		}
+		SHA256RNDS2(words, l.abef, l.cdgh)
+		if quad > 2 && quad < 15 {
+			MOVO(cur, t)
+			PALIGNR(Imm(4), prev, t)
+			PADDD(t, next)
+			SHA256MSG2(cur, next)
+		}
+		PSHUFD(Imm(0x0e), words, words)
+		SHA256RNDS2(words, l.cdgh, l.abef)
+		if quad > 0 && quad < 13 {
+			SHA256MSG1(cur, prev)
+		}
+	}
+	l.add(1)
+}
+
 // repeat hashes a block once more.
 func repeat(lanes []lane) {
 	n := len(lanes)
@@ -154,8 +209,7 @@ func repeat(lanes []lane) {
 	}
 	for quad := range 16 {
 		for _, l := range lanes {
-			MOVO(l.slot(quad), words)
-			l.rounds()
+			l.roundsOf(l.slot(quad))
 		}
 	}
 	for _, l := range lanes {
@@ -169,20 +223,23 @@ func offset(to reg.GPPhysical, m Mem) {
 	SHLQ(U8(5), to)
 }
 
-// prefetch hints at labels of the next node's parents, from to below to.
-func prefetch(label string, n, from, to, base int) {
+// prefetch hints at the labels of one parent of the next node. There is one in each block: where a
+// page's address is not in the TLB, a hint waits for a walk through the page tables, and all of a
+// node's in a row held up the hashing by a sixth.
+func prefetch(name string, n int) {
+	CMPQ(hint, arg(argDegree))
+	JEQ(LabelRef(name + "None"))
+	CMPQ(hint, Imm(24))
+	JNE(LabelRef(name + "Same"))
+	LEAQ(arg(argPrev), hintBases)
+	Label(name + "Same")
 	for l := range n {
-		MOVQ(arg(base+8*l), bases[l])
+		offset(first, Mem{Base: hints, Index: hint, Scale: 1})
+		ADDQ(mem(hintBases, 8*l), first)
+		PREFETCHT0(mem(first, 0))
 	}
-	MOVQ(I32(from), pair)
-	Label(label)
-	offset(second, Mem{Base: first, Index: pair, Scale: 4})
-	for l := range n {
-		PREFETCHT0(Mem{Base: bases[l], Index: second, Scale: 1})
-	}
-	INCQ(pair)
-	CMPQ(pair, Imm(uint64(to)))
-	JNE(LabelRef(label))
+	ADDQ(Imm(4), hint)
+	Label(name + "None")
 }
 
 func labels(n int) {
@@ -195,21 +252,15 @@ func labels(n int) {
 	Doc(fmt.Sprintf("%s writes the labels of nodes in a row for %d sectors; args are laneArgs.", name, n))
 	Pragma("noescape")
 	Load(Param("args"), args)
-	LEAQ(NewDataAddr(NewStaticSymbol("laneConstants"), 0), consts)
 	MOVQ(arg(argScratch), scratch)
 	MOVQ(arg(argParents), parents)
 	XORQ(at, at)
 
 	Label("label")
-	// Fetch what the next node needs.
-	MOVQ(arg(argDegree), second)
-	LEAQ(Mem{Base: parents, Index: second, Scale: 1}, first)
-	prefetch("fetchBase", n, 0, 6, argOut)
-	CMPQ(arg(argDegree), Imm(24))
-	JEQ(LabelRef("fetched"))
-	prefetch("fetchExpander", n, 6, 14, argPrev)
-	Label("fetched")
-
+	MOVQ(arg(argDegree), hints)
+	ADDQ(parents, hints)
+	XORQ(hint, hint)
+	LEAQ(arg(argOut), hintBases)
 	for _, l := range lanes {
 		MOVQ(arg(argStates+8*l.number), second)
 		MOVOU(Mem{Base: second, Index: at, Scale: 1}, l.abef)
@@ -219,6 +270,7 @@ func labels(n int) {
 	LEAQ(mem(scratch, slots(n)), table)
 	XORQ(pair, pair)
 	Label("block")
+	prefetch("fetch", n)
 	offset(first, Mem{Base: parents, Index: pair, Scale: 1})
 	offset(second, Mem{Base: parents, Index: pair, Scale: 1, Disp: 4})
 	fresh(lanes, false)
@@ -238,6 +290,7 @@ func labels(n int) {
 	LEAQ(mem(scratch, slots(n)), table)
 	MOVQ(arg(argRepeat), pair)
 	Label("repeat")
+	prefetch("fetchMore", n)
 	repeat(lanes)
 	ADDQ(I32(schedule*n), table)
 	CMPQ(table, second)
@@ -286,6 +339,7 @@ func main() {
 	} {
 		DATA(constFlip+4*i, U32(c))
 	}
+	labels(1)
 	labels(2)
 	labels(3)
 	Generate()
