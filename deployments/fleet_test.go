@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/settings"
+	"sealfleet/internal/trace"
 	"sealfleet/internal/web"
 )
 
@@ -93,6 +95,9 @@ type fleet struct {
 	host                 *bus.Bus
 	dispatcher, consumer *recorder
 	submitted            uint64
+	srv                  *bus.Server
+	stop                 func() // ends all of it, and waits
+	tracers              []*trace.Tracer
 	webhook              chan alerts.Payload // what alarms were posted
 }
 
@@ -100,6 +105,13 @@ func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithCancel(context.Background())
+	tracer := func(program, who string) *trace.Tracer {
+		tr, err := trace.Start(ctx, program, who, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}
 	dir := t.TempDir()
 	srv, err := bus.StartEmbedded(bus.ServerConfig{Listen: "127.0.0.1:0", StateDir: dir}, log)
 	if err != nil {
@@ -115,8 +127,10 @@ func newFleet(t *testing.T) *fleet {
 		return b
 	}
 	f := &fleet{t: t, ctx: ctx, webhook: make(chan alerts.Payload, 64), dispatcher: newRecorder(t, "dispatcher"), consumer: newRecorder(t, "consumer")}
-	f.bus = connect(bus.Config{Server: srv}, "dispatcher-d1")
-	f.host = connect(bus.Config{Role: bus.RoleHost}, "h1")
+	f.tracers = []*trace.Tracer{tracer("dispatcher", "d1"), tracer("consumer", "h1")}
+	f.srv = srv
+	f.bus = connect(bus.Config{Server: srv, Tracer: f.tracers[0]}, "dispatcher-d1")
+	f.host = connect(bus.Config{Role: bus.RoleHost, Tracer: f.tracers[1]}, "h1")
 	if _, err := f.bus.Apply(ctx, []string{group}); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +177,7 @@ func newFleet(t *testing.T) *fleet {
 	ended := make(chan error, 2)
 	go func() { ended <- d.Run(ctx) }()
 	go func() { ended <- c.Run(ctx) }()
-	t.Cleanup(func() {
+	f.stop = sync.OnceFunc(func() {
 		cancel()
 		for range 2 {
 			if err := <-ended; err != nil {
@@ -173,6 +187,7 @@ func newFleet(t *testing.T) *fleet {
 		<-alarmed
 		srv.Close()
 	})
+	t.Cleanup(f.stop)
 	f.until("the dispatcher", func() bool { return d.Ready() == nil })
 	return f
 }

@@ -19,6 +19,7 @@ import (
 	"sealfleet/internal/host"
 	"sealfleet/internal/keep"
 	"sealfleet/internal/logs"
+	"sealfleet/internal/trace"
 	"sealfleet/internal/version"
 	"sealfleet/internal/web"
 )
@@ -78,6 +79,12 @@ const nameWait = 1500 * time.Millisecond
 
 // work runs everything that needs the bus.
 func work(ctx context.Context, cfg *consume.Config, rounds *rounds, site *web.Server, registry *prometheus.Registry, log *slog.Logger) error {
+	tracer, err := trace.Start(ctx, "consumer", cfg.HostName, log)
+	if err != nil {
+		return errUsage{err}
+	}
+	defer tracer.Stop()
+	cfg.Bus.Tracer = tracer
 	b, err := bus.Connect(ctx, cfg.Bus, cfg.HostName, log)
 	if err != nil {
 		if ctx.Err() != nil {

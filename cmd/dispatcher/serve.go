@@ -23,6 +23,7 @@ import (
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/host"
 	"sealfleet/internal/logs"
+	"sealfleet/internal/trace"
 	"sealfleet/internal/version"
 	"sealfleet/internal/web"
 )
@@ -92,6 +93,12 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *pro
 		cfg.Bus.Server = server
 		log.Info("the embedded NATS server runs", "url", server.ClientURL(), "nats_cli", server.Hint())
 	}
+	tracer, err := trace.Start(ctx, "dispatcher", cfg.Name, log)
+	if err != nil {
+		return errUsage{err}
+	}
+	defer tracer.Stop()
+	cfg.Bus.Tracer = tracer
 	b, err := bus.Connect(ctx, cfg.Bus, "dispatcher-"+cfg.Name, log)
 	if err != nil {
 		if ctx.Err() != nil {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"sealfleet/internal/phases"
+	"sealfleet/internal/trace"
 )
 
 // ConflictError says that another event is where this one was to be.
@@ -43,6 +44,9 @@ func (b *Bus) Append(ctx context.Context, e phases.Event, expectLast uint64) (ui
 	}
 	m.Header[expectSeqHeader] = []string{strconv.FormatUint(expectLast, 10)}
 	m.Header[expectFilterHeader] = []string{filter}
+	if parent := b.cfg.Tracer.OfEvent(e); parent != "" {
+		m.Header[trace.Header] = []string{parent}
+	}
 	for try := 0; ; try++ {
 		if err := b.Stopped(); err != nil {
 			return 0, err

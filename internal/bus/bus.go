@@ -39,6 +39,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"sealfleet/internal/trace"
 )
 
 // ErrConflict is what errors.Is finds in a *ConflictError.
@@ -101,6 +103,9 @@ func (b *Bus) AckWait() time.Duration { return b.cfg.AckWait }
 
 // Heartbeat is how often a holder extends its lease.
 func (b *Bus) Heartbeat() time.Duration { return b.cfg.Heartbeat() }
+
+// Tracer tells of sectors to a collector; nil tells nothing.
+func (b *Bus) Tracer() *trace.Tracer { return b.cfg.Tracer }
 
 // SetAside counts the messages that could not be parsed and were set aside.
 func (b *Bus) SetAside() uint64 { return b.setAside.Load() }

@@ -1,6 +1,10 @@
 package bus
 
-import "time"
+import (
+	"time"
+
+	"sealfleet/internal/trace"
+)
 
 // Config is how a program reaches the bus. The NATS variables are those that the nats
 // CLI knows.
@@ -22,6 +26,8 @@ type Config struct {
 	Role Role
 	// Server is the embedded server in this process, to be reached without a socket; nil: over the network.
 	Server *Server
+	// Tracer puts headers on events and tasks; nil: there are none.
+	Tracer *trace.Tracer
 }
 
 // Role is what a program may do on the bus.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sealfleet/internal/phases"
+	"sealfleet/internal/trace"
 
 	"github.com/nats-io/nats.go"
 )
@@ -18,6 +19,8 @@ import (
 type Lease struct {
 	Task       phases.Task
 	Deliveries int // 1: the task was never given to anybody before
+	// Trace is the message's header traceparent; empty: it has none.
+	Trace string
 
 	b     *Bus
 	reply string
@@ -100,7 +103,7 @@ func (b *Bus) Fetch(ctx context.Context, group string, step phases.Step, maxWait
 		if m == nil || err != nil {
 			return nil, err
 		}
-		l := &Lease{Deliveries: deliveries(m.Reply), b: b, reply: m.Reply}
+		l := &Lease{Deliveries: deliveries(m.Reply), Trace: m.Header.Get(trace.Header), b: b, reply: m.Reply}
 		l.Task, err = decodeTask(m.Subject, m.Data)
 		switch {
 		case err != nil:

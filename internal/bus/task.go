@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sealfleet/internal/phases"
+	"sealfleet/internal/trace"
 
 	"github.com/nats-io/nats.go"
 )
@@ -31,7 +32,11 @@ func (b *Bus) PublishTask(ctx context.Context, t phases.Task) error {
 	if len(data) > maxEvent {
 		return fmt.Errorf("task %s of %s has %d bytes, at most %d are allowed", t.Step, t.Sector, len(data), maxEvent)
 	}
-	return b.publishOnce(ctx, &nats.Msg{Subject: TaskSubject(t.Group, t.Step, t.Sector, t.Issue), Data: data})
+	m := &nats.Msg{Subject: TaskSubject(t.Group, t.Step, t.Sector, t.Issue), Data: data}
+	if parent := b.cfg.Tracer.OfTask(t); parent != "" {
+		m.Header = nats.Header{trace.Header: []string{parent}}
+	}
+	return b.publishOnce(ctx, m)
 }
 
 // publishOnce writes a message to a stream that keeps one per subject, trying until ctx

@@ -8,6 +8,7 @@ import (
 	"sealfleet/internal/bus"
 	"sealfleet/internal/engine"
 	"sealfleet/internal/phases"
+	"sealfleet/internal/trace"
 )
 
 // end brings the outcome to the chain. It tries for as long as it takes: the work is done,
@@ -30,9 +31,22 @@ func (j *job) end(work context.Context, o outcome) {
 	if settled {
 		j.forget()
 	}
+	j.trace(o, code)
 	if j.c.hooks.outcome != nil {
 		j.c.hooks.outcome(j, code)
 	}
+}
+
+// trace tells of the attempt as a span, if anybody collects them.
+func (j *job) trace(o outcome, code string) {
+	a := trace.Attempt{
+		Header: j.currentLease().Trace, ClaimID: j.claimID, From: j.since, To: time.Now(), Code: code, Bytes: o.result.Bytes,
+	}
+	var failure *engine.Error
+	if errors.As(o.err, &failure) {
+		a.Message = failure.Message
+	}
+	j.c.bus.Tracer().Attempted(j.task, a)
 }
 
 // last is the chain's last event: done or failed.

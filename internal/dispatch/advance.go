@@ -247,6 +247,9 @@ func (d *Dispatcher) performOne(ctx context.Context, s *sector, state phases.Sec
 		return p
 	}
 	p.event = e
+	if a.Kind == phases.DoFinish {
+		d.bus.Tracer().Ended(state.Group, state.ID, state.Submitted(), e.At, a.Outcome, a.Reason)
+	}
 	if why == byCare {
 		d.Metrics.repairs.WithLabelValues(string(a.Kind)).Inc()
 		d.Log.Info("did what another dispatcher left", "sector", e.Sector, "phase", string(a.Step), "what", string(a.Kind))
@@ -346,6 +349,7 @@ func (d *Dispatcher) publish(ctx context.Context, task phases.Task) error {
 		return fmt.Errorf("publish the task of %s: %w", task.Step, err)
 	}
 	d.Metrics.issued.WithLabelValues(task.Group, string(task.Step)).Inc()
+	d.bus.Tracer().Issued(task, time.Now())
 	// FAIL: here the delivery is not acknowledged: it comes again, and finds all done.
 	return d.at("published")
 }

@@ -85,6 +85,7 @@ func (d *Dispatcher) askGates(ctx context.Context, s *sector, state *phases.Sect
 			return false, lost, err
 		}
 		passed = true
+		d.bus.Tracer().Gate(task, t.IssuedAt, e.At, e.Result)
 		if out.State == chain.Refused {
 			d.Log.Warn("the chain refused a message", "group", task.Group, "sector", s.id, "phase", string(step), "code", out.Code, "reason", out.Reason)
 		}
