@@ -244,6 +244,7 @@ func (p *partial) run(ctx context.Context) error {
 		if err := p.list.add(sum); err != nil {
 			return err
 		}
+		p.writeBehind(i)
 	}
 	if err := p.out.Truncate(p.list.of.Size); err != nil {
 		return err
@@ -355,6 +356,25 @@ func (p *partial) readBack(ctx context.Context, i int) ([sha256.Size]byte, error
 	return sum, err
 }
 
+// writeBehind has the kernel begin to write a chunk out, and waits for one some chunks
+// before. Else it would gather GiB in memory, keep the disk idle meanwhile, and then hold
+// the copy up for many seconds: the disk would see bursts and no limit, and the copy not
+// keep its rate. An unlimited copy leaves it to the kernel, as cp does. Failing to says
+// nothing: settle tells what the disk has not got.
+func (p *partial) writeBehind(i int) {
+	if p.Limit.Rate() == 0 {
+		return
+	}
+	const behind = 4
+	fd := int(p.out.Fd())
+	off, n := p.list.of.span(i)
+	_ = unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE)
+	if i >= behind {
+		off, n = p.list.of.span(i - behind)
+		_ = unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+	}
+}
+
 // settle brings to the disk what was written, and what is in memory out of it: it would
 // hide what the disk got.
 func (p *partial) settle() error {
@@ -383,59 +403,6 @@ func (p *partial) corrupt(i int, got [sha256.Size]byte) error {
 	return &Fault{Code: "copy_corrupt", Class: phases.Retryable, Err: fmt.Errorf(
 		"%s: wrote bytes %d to %d with SHA-256 %x, read them back with %x: the disk or the network of storage node %s corrupts data",
 		p.list.of.Name, off, off+n, p.list.sums[i], got, p.Node)}
-}
-
-const bufferSize = 1 << 20
-
-// pump reads all of r and hashes it while sink, in this goroutine, deals with what was read
-// before: a copy takes the time of the slower side and not of both. sink must not keep b.
-func pump(ctx context.Context, r io.Reader, sink func(b []byte) error) (sum [sha256.Size]byte, size int64, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	const buffers = 4
-	free, full := make(chan []byte, buffers), make(chan []byte, buffers)
-	for range buffers {
-		free <- make([]byte, bufferSize)
-	}
-	h := sha256.New()
-	readErr := make(chan error, 1)
-	go func() {
-		defer close(full)
-		readErr <- func() error {
-			for {
-				var buf []byte
-				select {
-				case buf = <-free:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-				n, err := io.ReadFull(r, buf)
-				h.Write(buf[:n])
-				full <- buf[:n] // never blocks: there are as many places as buffers
-				switch {
-				case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-					return nil
-				case err != nil:
-					return err
-				}
-			}
-		}()
-	}()
-	for buf := range full {
-		if err != nil {
-			continue // only drain
-		}
-		if err = sink(buf); err != nil {
-			cancel()
-			continue
-		}
-		size += int64(len(buf))
-		free <- buf[:bufferSize]
-	}
-	if rErr := <-readErr; err == nil {
-		err = rErr
-	}
-	return [sha256.Size]byte(h.Sum(nil)), size, err
 }
 
 type counter struct {
