@@ -100,6 +100,9 @@ type Report struct {
 	Longest  time.Duration `json:"longest_overlap_ns"`
 	Claims   int           `json:"claims"`
 	Restarts int           `json:"restarts"`
+	// Exits tells how often a program ended although nobody had ended it; its supervisor
+	// started it again.
+	Exits map[string]int `json:"exits_by_themselves"`
 	Took     time.Duration `json:"took_ns"`
 }
 
@@ -131,12 +134,15 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	r := &run{fleet: f, cutting: make([]sync.Mutex, o.Consumers)}
-	r.report = Report{Seed: o.Seed, Servers: o.Servers, Sectors: o.Sectors, Faults: map[string]int{}, Needed: 6 * o.Sectors}
+	r.report = Report{Seed: o.Seed, Servers: o.Servers, Sectors: o.Sectors, Faults: map[string]int{}, Exits: map[string]int{}, Needed: 6 * o.Sectors}
 	began := time.Now()
 	err = r.live(ctx)
 	err = errors.Join(err, f.stop())
 	for _, p := range f.processes() {
 		r.report.Restarts += max(p.starts-1, 0)
+		for _, how := range p.exits {
+			r.report.Exits[p.kind+": "+how]++
+		}
 		err = errors.Join(err, p.panics())
 	}
 	err = errors.Join(err, r.checkLeft())
