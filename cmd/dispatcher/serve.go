@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sealfleet/internal/alerts"
+	"sealfleet/internal/api"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/chain"
 	"sealfleet/internal/dispatch"
@@ -58,10 +59,12 @@ func serve(cmd *cobra.Command) error {
 		return errUsage{err}
 	}
 	site.HandleSpec()
+	site.HandleSession()
+	front := api.New(site)
 	g, ctx := errgroup.WithContext(cmd.Context())
 	site.Check("bus", func(context.Context) error { return errors.New("connecting to NATS") })
 	g.Go(func() error { return site.Serve(ctx) })
-	g.Go(func() error { return hand(ctx, &cfg, site, registry, log) })
+	g.Go(func() error { return hand(ctx, &cfg, site, front, registry, log) })
 	err = g.Wait()
 	if errors.Is(err, bus.ErrWentBack) {
 		ctx, cancel := context.WithTimeout(context.Background(), wentBackPatience)
@@ -79,7 +82,7 @@ func serve(cmd *cobra.Command) error {
 const wentBackPatience = 15 * time.Second
 
 // hand runs everything that needs the bus.
-func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *prometheus.Registry, log *slog.Logger) error {
+func hand(ctx context.Context, cfg *serveConfig, site *web.Server, front *api.API, registry *prometheus.Registry, log *slog.Logger) error {
 	if cfg.Bus.URL == "" {
 		cfg.Server.StateDir = cfg.Bus.StateDir
 		if err := free(cfg.Server.Listen); err != nil {
@@ -138,6 +141,12 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, registry *pro
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { busMetrics.Follow(ctx); return nil })
 	g.Go(func() error { alarms.Run(ctx); return nil })
+	g.Go(func() error {
+		front.Run(ctx, api.Options{
+			Dispatcher: d, Bus: b, BusMetrics: busMetrics, Groups: cfg.Groups, HoldP1: cfg.Policy.HoldP1, Version: version.String(), Check: checkSpec, Log: log,
+		})
+		return nil
+	})
 	g.Go(func() error { return d.Run(ctx) })
 	return g.Wait()
 }

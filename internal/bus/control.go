@@ -117,6 +117,28 @@ func (b *Bus) Controls(ctx context.Context, prefix string) ([]Control, error) {
 	}
 }
 
+// ControlHistory reads what was set under a key, oldest first, as far as it is kept. Hosts
+// may not ask.
+func (b *Bus) ControlHistory(ctx context.Context, key string) ([]Control, error) {
+	for t := range strings.SplitSeq(key, ".") {
+		if !isToken(t) {
+			return nil, nil // nothing can have been set under it
+		}
+	}
+	var list []Control
+	for seq := uint64(1); ; {
+		m, err := b.get(ctx, ControlStream, getRequest{Seq: seq, NextBySubj: controlPrefix + key})
+		if err != nil || m == nil {
+			return list, err
+		}
+		if c, err := decodeControl(m.Subject, m.Data); err == nil {
+			c.Seq = m.Seq
+			list = append(list, c)
+		}
+		seq = m.Seq + 1
+	}
+}
+
 // controlsOnce asks for the last message of each subject in one request, which is
 // answered by a message for each and an empty one at the end.
 func (b *Bus) controlsOnce(ctx context.Context, filter string) (list []Control, err error) {

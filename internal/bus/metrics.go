@@ -104,6 +104,13 @@ func (m *Metrics) Ask(ctx context.Context) {
 	m.streams, m.consumers, m.asked = streams, consumers, time.Now()
 }
 
+// Streams returns what the server last told of the streams and of our durables, and when.
+func (m *Metrics) Streams() ([]*jetstream.StreamInfo, []*jetstream.ConsumerInfo, time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.streams, m.consumers, m.asked
+}
+
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range connectionDescs {

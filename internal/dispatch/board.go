@@ -24,9 +24,16 @@ type board struct {
 	recent  []*bus.Tombstone // a ring of those that ended last, to be archived
 	next    int              // in recent
 
+	book   *book   // a line for every sector
+	feed   *feed   // what happens, for who watches
 	flows  *flows  // what is in flight, and what waits to start
 	lines  *lines  // what is issued and not claimed, by urgency
 	meters *meters // what the phases take
+	pulses *pulses // what ended in the last hour, and on which host
+
+	heldMu sync.Mutex
+	heldAt time.Time
+	held   map[string]HeldBack
 
 	live atomic.Bool // what is taken happens now; before, it is history
 
@@ -68,6 +75,7 @@ type sector struct {
 	gate      gateWaits  // when an open gate was last asked about
 	due       agendaItem // guarded by the agenda
 	place     place      // guarded by the board's flows
+	record    *record    // in the book; guarded by mu
 }
 
 // change is what an event did.
@@ -83,7 +91,7 @@ type change struct {
 func newBoard(p phases.Policy, holdP1, window int) *board {
 	return &board{
 		policy: p, sectors: map[string]*sector{}, over: map[string]struct{}{}, ended: map[tally]int{},
-		flows: newFlows(holdP1), lines: newLines(window), meters: newMeters(),
+		book: newBook(), feed: newFeed(), flows: newFlows(holdP1), lines: newLines(window), meters: newMeters(), pulses: newPulses(),
 	}
 }
 
@@ -146,9 +154,13 @@ func (b *board) take(e phases.Event) change {
 		}
 		c.after = s.state.Step(e.Step)
 		b.meters.take(&e, &c.before, &c.after)
+		b.pulses.take(&e, &c.before, s.state.Spec.ProofType)
 		if e.Type == phases.Issued || e.Type == phases.Done {
 			s.frame.note(s.state.Deadline(), e.At)
 		}
+	}
+	if c.rejected == nil || c.rejected.Reason == phases.Early { // that one may change an issue's number
+		b.book.take(s, &e, b.policy)
 	}
 	if i >= 0 {
 		c.entered = b.lines.take(s, s.state, e.Step, e.Seq)

@@ -262,6 +262,7 @@ func (d *Dispatcher) keep(ctx context.Context, what string, f func(context.Conte
 func (d *Dispatcher) follow(e phases.Event) {
 	change := d.board.take(e)
 	d.Metrics.count(e, change)
+	d.board.feed.put(e)
 	if change.rejected != nil {
 		d.Log.Warn("an event is not believed", "group", e.Group, "sector", e.Sector, "phase", string(e.Step),
 			"host", e.Host, "type", string(e.Type), "sequence", e.Seq, "reason", string(change.rejected.Reason), "detail", change.rejected.Detail)

@@ -174,6 +174,18 @@ func (f *flows) back(s *sector, group string) {
 	}
 }
 
+// anyHeld tells whether a sector of any group may not start yet.
+func (f *flows) anyHeld() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, g := range f.groups {
+		if g.queue.Len() > max(f.limit-g.inFlight, 0) {
+			return true
+		}
+	}
+	return false
+}
+
 // held is how many sectors of a group may not start yet.
 func (f *flows) held(group string) int {
 	f.mu.Lock()

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -104,6 +105,28 @@ func (h *hostBook) audited(_, _ string, a bus.StoredAudit) {
 		sectors[a.Sector] = struct{}{}
 		h.bad++
 	}
+}
+
+// told returns what hosts last told of themselves.
+func (h *hostBook) told() map[string]*HostSeen {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make(map[string]*HostSeen, len(h.hosts))
+	for name, t := range h.hosts {
+		s := t.status
+		all[name] = &HostSeen{Host: name, Status: &s, Heard: t.heard, Groups: slices.Clone(s.Groups)}
+	}
+	return all
+}
+
+// model is a host's processor, empty if it did not tell.
+func (h *hostBook) model(host string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t := h.hosts[host]; t != nil {
+		return t.status.Model
+	}
+	return ""
 }
 
 // offers is what living hosts have slots for.

@@ -95,6 +95,20 @@ func (p *meter) host(name string, at time.Time) *seen {
 	return h
 }
 
+// seen calls f for each host of each phase of each group that did something not long ago.
+func (m *meters) seen(f func(host, group string, running int, last time.Time)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	for at, p := range m.all {
+		for name, h := range p.hosts {
+			if name != "" && (h.running > 0 || now.Sub(h.last) < forgetHost) {
+				f(name, at.group, h.running, h.last)
+			}
+		}
+	}
+}
+
 // fill adds what was measured.
 func (m *meters) fill(l *Traffic, now time.Time) {
 	m.mu.Lock()

@@ -41,22 +41,29 @@ type Row struct {
 	Miner       uint64        `json:"miner"`
 	Number      uint64        `json:"number"`
 	ProofType   int           `json:"proof_type"`
+	Size        string        `json:"size"`
 	State       phases.Status `json:"state"`
 	Now         []Now         `json:"now"`
 	Reason      string        `json:"reason,omitempty"`
 	SubmittedAt time.Time     `json:"submitted_at"`
 	EndedAt     time.Time     `json:"ended_at,omitzero"`
+	Paused      bool          `json:"paused,omitempty"`
+	DeadlineAt  time.Time     `json:"deadline_at,omitzero"` // the chain's next one
 }
 
 // RowOf makes the row of a sector as of a time. Lists, the history and the metrics all
 // take it from the same fold.
 func RowOf(s *phases.Sector, p phases.Policy, at time.Time) Row {
 	r := Row{
-		Sector: s.ID, Group: s.Group, Miner: s.Spec.Miner, Number: s.Spec.Number, ProofType: s.Spec.ProofType,
+		Sector: s.ID, Group: s.Group, Miner: s.Spec.Miner, Number: s.Spec.Number, ProofType: s.Spec.ProofType, Size: phases.SizeName(s.Spec.ProofType),
 		State: s.Status(p), Reason: s.Reason, SubmittedAt: s.Submitted(), EndedAt: s.Ended(), Now: []Now{},
 	}
 	if !s.Ended().IsZero() {
 		return r
+	}
+	r.Paused, r.DeadlineAt = s.Paused(), s.Deadline().At
+	if r.Paused {
+		r.Reason = "paused: " + s.PauseReason
 	}
 	for _, step := range phases.Steps() {
 		if n, ok := nowOf(s.Step(step), p, at); ok {
@@ -112,7 +119,7 @@ func (f Filter) Has(r Row) bool {
 		return false
 	}
 	if len(f.States) > 0 && !slices.ContainsFunc(f.States, func(want string) bool {
-		return want == string(r.State) || slices.ContainsFunc(r.Now, func(n Now) bool {
+		return want == string(r.State) || want == NowPaused && r.Paused || slices.ContainsFunc(r.Now, func(n Now) bool {
 			return want == strings.ReplaceAll(n.State, " ", "-") || want == n.State
 		})
 	}) {
@@ -126,7 +133,7 @@ func States() []string {
 	return []string{
 		string(phases.StatusSealing), string(phases.StatusParked), string(phases.StatusFailed),
 		string(phases.StatusCancelled), string(phases.StatusFinished),
-		NowWaiting, NowDelayed, NowRunning, "on-chain", NowHeld,
+		NowWaiting, NowDelayed, NowRunning, "on-chain", NowHeld, NowPaused,
 	}
 }
 

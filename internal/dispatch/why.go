@@ -16,12 +16,15 @@ import (
 const (
 	NowBlocked = "blocked" // for other steps of the sector
 	NowDue     = "due"     // a dispatcher must act
+
+	NowPaused   = "paused"   // by an operator
+	NowStopping = "stopping" // what was cancelled may still run
 )
 
 // Wait is one thing that a sector waits for.
 type Wait struct {
 	Phase phases.Step `json:"phase"`
-	State string      `json:"state"` // waiting, delayed, running, on chain, parked, held, blocked or due
+	State string      `json:"state"` // waiting, delayed, running, on chain, parked, held, blocked, due, paused or stopping
 	Since time.Time   `json:"since,omitzero"`
 	Until time.Time   `json:"until,omitzero"` // at which it ends by itself; an estimate unless it is delayed
 	Host  string      `json:"host,omitempty"`
@@ -65,9 +68,12 @@ func Why(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int, id string
 	if i < 0 {
 		return nil, fmt.Errorf("%w: %s", ErrUnknown, id)
 	}
-	s := f.all[i]
-	r := &Reasons{Row: RowOf(s, p, f.now), Waits: f.waits(s)}
-	if h, is := f.held[id]; is {
+	return f.reasons(ctx, b, f.all[i])
+}
+
+func (f *farm) reasons(ctx context.Context, b *bus.Bus, s *phases.Sector) (*Reasons, error) {
+	r := &Reasons{Row: RowOf(s, f.policy, f.now), Waits: f.waits(s)}
+	if h, is := f.held[s.ID]; is {
 		r.Hold(h)
 	}
 	for i := range r.Waits {
@@ -75,16 +81,31 @@ func Why(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int, id string
 		if w.State != NowWaiting {
 			continue
 		}
-		there, err := b.TaskExists(ctx, s.Group, w.Phase, id, s.Step(w.Phase).Issue)
+		there, err := b.TaskExists(ctx, s.Group, w.Phase, s.ID, s.Step(w.Phase).Issue)
 		if err != nil {
 			return nil, fmt.Errorf("look for the task of %s: %w", w.Phase, err)
 		}
-		if !there {
+		if ahead := f.ahead(s, w.Phase); !there && ahead >= DefaultWindow/2 {
+			w.Why = fmt.Sprintf("%d tasks with earlier deadlines go first; its own follows when it is among the most urgent (RELEASE_WINDOW)", ahead)
+			w.Mend = "none if they get on; dispatcher backlog says how many more slots it takes"
+		} else if !there {
 			w.Why = "its task is missing in the stream " + bus.TasksStream
 			w.Mend = "none is needed: a dispatcher publishes it again within SWEEP_EVERY; if it does not, look at a dispatcher's /readyz"
 		}
 	}
 	return r, nil
+}
+
+// ahead counts the unclaimed tasks of a phase that are more urgent than a sector's.
+func (f *farm) ahead(s *phases.Sector, step phases.Step) (n int) {
+	mine := &issue{deadline: urgencyOf(s, step), seq: s.Step(step).IssuedSeq}
+	for _, other := range f.all {
+		t := other.Step(step)
+		if other.Group == s.Group && t.Status == phases.StatusIssued && moreUrgent(&issue{deadline: urgencyOf(other, step), seq: t.IssuedSeq}, mine) {
+			n++
+		}
+	}
+	return n
 }
 
 // waits lists what a sector waits for, as far as the log tells.
@@ -100,6 +121,17 @@ func (f *farm) waits(s *phases.Sector) []Wait {
 	}
 	if w, ok := f.join(s); ok {
 		waits = append(waits, w)
+	}
+	for _, step := range phases.Steps() {
+		if t := s.Step(step); t.Stopping() != "" {
+			waits = append(waits, Wait{
+				Phase: step, State: NowStopping, Since: t.EndedAt, Host: t.Host, Why: fmt.Sprintf("%s was cancelled, and %s has not said that nothing of it runs any more", step, t.Host),
+				Mend: "none: if that host is dead, a dispatcher gives it up after twice ACK_WAIT",
+			})
+		}
+	}
+	if s.Paused() {
+		waits = append(waits, Wait{Phase: phases.SectorEnd, State: NowPaused, Why: "an operator paused the sector: " + s.PauseReason, Mend: "dispatcher resume " + s.ID + " --reason …"})
 	}
 	if h, is := f.held[s.ID]; is {
 		return append(waits, Wait{

@@ -242,6 +242,7 @@ func (s *Sector) take(e *Event, t *StepState) {
 	switch e.Type {
 	case Submitted:
 		s.Group, s.ID, s.Spec, s.submitted = e.Group, e.Sector, *e.Spec, e.At
+		s.firstSeq = e.Seq
 		t.Status = StatusDone
 	case Cancelled:
 		s.outcome, s.Reason = StatusCancelled, e.Reason

@@ -119,6 +119,7 @@ type Sector struct {
 
 	steps     [9]StepState // in the order of Steps(), then the sector's own chain
 	submitted time.Time
+	firstSeq  uint64 // of the submission
 	ended     time.Time
 	outcome   Status // finished, failed or cancelled, once decided
 	paused    bool   // nothing new begins
@@ -141,6 +142,9 @@ func (s *Sector) Known() bool { return !s.submitted.IsZero() }
 
 // Submitted is when the sector was submitted.
 func (s *Sector) Submitted() time.Time { return s.submitted }
+
+// SubmittedSeq is the stream's sequence of the submission: the order of sectors.
+func (s *Sector) SubmittedSeq() uint64 { return s.firstSeq }
 
 // Ended is when the sector's last event came, or zero: nothing more happens after it.
 func (s *Sector) Ended() time.Time { return s.ended }

@@ -48,8 +48,8 @@ type Server struct {
 }
 
 const (
-	minToken   = 16 // bytes; shorter ones can be guessed
-	maxBody    = 64 << 10
+	minToken   = 16      // bytes; shorter ones can be guessed
+	maxBody    = 4 << 20 // ten thousand sectors to submit
 	maxHeaders = 16 << 10
 	stopWithin = 5 * time.Second
 )
@@ -169,6 +169,10 @@ func (s *Server) Authorized(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.authorized(r) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
+			if strings.HasPrefix(r.URL.Path, "/v1/") {
+				writeFault(w, http.StatusUnauthorized, "unauthorized", "send the token of HTTP_TOKEN_FILE as Authorization: Bearer …, or sign in by POST /v1/session")
+				return
+			}
 			http.Error(w, "send the token of HTTP_TOKEN_FILE as Authorization: Bearer …", http.StatusUnauthorized)
 			return
 		}
@@ -177,7 +181,7 @@ func (s *Server) Authorized(h http.Handler) http.Handler {
 }
 
 func (s *Server) authorized(r *http.Request) bool {
-	if s.token == nil {
+	if s.token == nil || s.hasSession(r) {
 		return true
 	}
 	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
