@@ -103,7 +103,7 @@ type Report struct {
 	// Exits tells how often a program ended although nobody had ended it; its supervisor
 	// started it again.
 	Exits map[string]int `json:"exits_by_themselves"`
-	Took     time.Duration `json:"took_ns"`
+	Took  time.Duration  `json:"took_ns"`
 }
 
 // run is a fleet with its tormentor and its witness.
