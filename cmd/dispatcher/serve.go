@@ -27,6 +27,7 @@ import (
 	"sealfleet/internal/trace"
 	"sealfleet/internal/version"
 	"sealfleet/internal/web"
+	"sealfleet/internal/web/page"
 )
 
 func serveCommand() *cobra.Command {
@@ -60,6 +61,9 @@ func serve(cmd *cobra.Command) error {
 	}
 	site.HandleSpec()
 	site.HandleSession()
+	for _, pattern := range page.Patterns {
+		site.HandleOpen(pattern, page.Handler())
+	}
 	front := api.New(site)
 	g, ctx := errgroup.WithContext(cmd.Context())
 	site.Check("bus", func(context.Context) error { return errors.New("connecting to NATS") })

@@ -164,6 +164,10 @@ func explainListen(listen string, err error) error {
 // of http.ServeMux. Call it before Serve.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, s.Authorized(h)) }
 
+// HandleOpen adds a handler that answers anybody who can connect: for what is no secret,
+// such as the page's files. Call it before Serve.
+func (s *Server) HandleOpen(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
+
 // Authorized lets only requests with the token through to h.
 func (s *Server) Authorized(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
