@@ -88,6 +88,11 @@ bench-reference: ## build the reference implementation from its published crates
 bench: build bench-reference ## time both on this machine and print the ratios (BENCH="-size 512MiB -warm -phases p1,p2,p3")
 	go run ./bench/ratios $(BENCH)
 
+.PHONY: bench-copy
+bench-copy: ## measure p5: its limits, alone and shared by four hosts, and its rate beside cp's (COPY="-dir /sealer -node /mnt/node1")
+	go run ./bench/copy $(COPY)
+	go test ./internal/storage -run xxx -bench CopyAgainstCp -benchtime 5x
+
 .PHONY: bench-bus
 bench-bus: ## measure the bus: phases per second, hand-off
 	go run ./bench/bus

@@ -4,8 +4,9 @@
 //
 // Accuracy: over any 10 seconds the bytes let through stay within 3 % of rate × time as
 // long as the other end keeps up. Bytes are asked for in pieces of an eightieth of a
-// second at the most, and what a late wake-up missed is made good up to a twentieth of a
-// second: that is also the most that goes through at once.
+// second at the most. What a late wake-up missed (cores are busy where sectors are sealed)
+// is made good up to a fifth of a second: that is also the most that goes through at once,
+// 2 % of ten seconds.
 package throttle
 
 import (
@@ -27,8 +28,9 @@ type Limiter struct {
 }
 
 const (
-	burstPart = 20      // of a second: what may go through at once
-	pieceMax  = 1 << 20 // bytes asked for at once
+	burstPart = 5       // of a second: what may go through at once
+	piecePart = 80      // of a second: bytes asked for at once
+	pieceMax  = 1 << 20 // and never more
 )
 
 // New returns a limiter of so many bytes per second; 0 or less stands for unlimited.
@@ -77,7 +79,7 @@ func (l *Limiter) piece() int {
 	if r == 0 {
 		return pieceMax
 	}
-	return int(min(max(r/burstPart/4, 1), pieceMax))
+	return int(min(max(r/piecePart, 1), pieceMax))
 }
 
 // reserve takes up to n bytes and returns how many it took and how long to wait for
