@@ -216,6 +216,7 @@ func TestSealAndLook(t *testing.T) {
 	}
 	testWhy(t)
 	testLimit(t)
+	testAside(t, dir)
 	testOperate(t)
 	testEventsAndBus(t, dir)
 

@@ -52,9 +52,9 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &usage), errors.Is(err, dispatch.ErrBadSpec):
 		return exitUsage
-	case errors.Is(err, dispatch.ErrUnknown):
+	case errors.Is(err, dispatch.ErrUnknown), errors.Is(err, bus.ErrNoAside):
 		return exitNotFound
-	case errors.Is(err, dispatch.ErrExists), errors.Is(err, dispatch.ErrRefused):
+	case errors.Is(err, dispatch.ErrExists), errors.Is(err, dispatch.ErrRefused), errors.Is(err, bus.ErrNoRetry):
 		return exitConflict
 	case errors.Is(err, bus.ErrUnreachable):
 		return exitUnreachable
@@ -83,7 +83,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
 	root.AddCommand(
 		serveCommand(), submitCommand(), sectorsCommand(), sectorCommand(), eventsCommand(),
-		backlogCommand(), whyCommand(), redoCommand(), cancelCommand(), limitCommand(), alertsCommand(), muteCommand(), unmuteCommand(),
+		backlogCommand(), whyCommand(), redoCommand(), cancelCommand(), limitCommand(), alertsCommand(), muteCommand(), unmuteCommand(), asideCommand(),
 		busCommand(), versionCommand(), manCommand(),
 	)
 	withTable(root)

@@ -291,6 +291,16 @@ func TestPoisonIsSetAsideAndBlocksNothing(t *testing.T) {
 	if n := f.SetAside(); n != uint64(len(poison)) {
 		t.Fatalf("%d messages were set aside, want %d", n, len(poison))
 	}
+	shown, err := f.Asides(testContext(t), 0)
+	if err != nil || len(shown) != len(poison) {
+		t.Fatalf("%d messages are shown, want %d: %v", len(shown), len(poison), err)
+	}
+	for _, a := range shown {
+		if data, ok := poison[a.Subject]; !ok || data != string(a.Data) || a.Reason == "" || a.By != "dispatcher-a" || a.Original == 0 || a.Stored.IsZero() {
+			t.Errorf("shown as %+v", a)
+		}
+		delete(poison, a.Subject)
+	}
 }
 
 func TestWorkKeepsASectorsOrderAndSharesBetweenDispatchers(t *testing.T) {

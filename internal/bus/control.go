@@ -32,6 +32,7 @@ const (
 	ControlPause = "pause" // pause.<group>.<phase, or all>: nobody takes tasks of it
 	ControlLimit = "limit" // limit.<group>: bytes per second of all the group's copies, in Value
 	ControlMute  = "mute"  // mute.<alert>.<group, or all>
+	ControlAside = "aside" // aside.<sequence>: what an operator did with a message that was set aside, in Value; a record only
 )
 
 // Control is one thing that an operator set.

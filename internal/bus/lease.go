@@ -84,9 +84,6 @@ func deliveries(reply string) int {
 	return n
 }
 
-// newerTaskDelay is how long a task that only a newer release understands waits for one.
-const newerTaskDelay = 30 * time.Second
-
 // Fetch waits up to maxWait for exactly one task of a phase, or with 0 asks for one that
 // is there already; nil, nil means that none came. Call it only for a slot that is free: a task that comes after Fetch gave up is
 // handed back at once. A message that is no task is set aside, and the wait goes on.
@@ -107,13 +104,9 @@ func (b *Bus) Fetch(ctx context.Context, group string, step phases.Step, maxWait
 		l.Task, err = decodeTask(m.Subject, m.Data)
 		switch {
 		case err != nil:
-			// Removing it is safe: if it stands for a task, that is made again from its chain.
-			b.setAside.Add(1)
-			b.log.Error("set aside a message that is no task", "error", err, "data", clip(m.Data))
-			_ = l.Term("no task: " + clip([]byte(err.Error())))
+			b.setAsideTask(ctx, l, m, group, err)
 		case l.Task.V > phases.Newest:
-			b.log.Warn("left a task to a host with a newer release", "subject", m.Subject, "version", l.Task.V)
-			_ = l.Nak(newerTaskDelay)
+			b.leaveToNewer(ctx, l, m)
 		case time.Until(l.Task.NotBefore) > 0:
 			_ = l.Nak(time.Until(l.Task.NotBefore)) // lost: it comes again after AckWait
 		default:

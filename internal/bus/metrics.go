@@ -76,7 +76,7 @@ func (m *Metrics) Ask(ctx context.Context) {
 	defer cancel()
 	var streams []*jetstream.StreamInfo
 	var consumers []*jetstream.ConsumerInfo
-	for _, name := range []string{EventsStream, TasksStream, ArchiveStream, ControlStream} {
+	for _, name := range []string{EventsStream, TasksStream, ArchiveStream, ControlStream, AsideStream} {
 		s, err := m.b.js.Stream(ctx, name)
 		if err != nil {
 			m.b.log.Debug("cannot ask about a stream", "stream", name, "error", err)

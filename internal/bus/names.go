@@ -13,6 +13,7 @@ const (
 	EventsStream  = "SEAL_EVENTS"
 	TasksStream   = "SEAL_TASKS"
 	ArchiveStream = "SEAL_ARCHIVE"
+	AsideStream   = "SEAL_ASIDE"
 )
 
 // The subjects of the streams.
@@ -20,6 +21,8 @@ const (
 	eventSubjects   = "ev.>"
 	taskSubjects    = "seal.>"
 	archiveSubjects = "archive.>"
+	asideSubjects   = asidePrefix + ">"
+	asidePrefix     = "aside."
 )
 
 // DispatcherDurable is the durable consumer on SEAL_EVENTS that all dispatchers share.

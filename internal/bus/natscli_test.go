@@ -132,7 +132,7 @@ func TestTheNATSCommandLineReadsWell(t *testing.T) {
 	_ = watch.Wait()         // killed
 
 	streams := f.run(t, "stream", "report")
-	for _, s := range []string{EventsStream, TasksStream, ArchiveStream, ControlStream} {
+	for _, s := range []string{EventsStream, TasksStream, ArchiveStream, ControlStream, AsideStream} {
 		if !wholeLine(streams, s, "File") {
 			t.Errorf("nats stream report has no line for %s:\n%s", s, streams)
 		}

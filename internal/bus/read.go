@@ -23,6 +23,7 @@ type getRequest struct {
 type storedMsg struct {
 	Subject string    `json:"subject"`
 	Seq     uint64    `json:"seq"`
+	Header  []byte    `json:"hdrs"` // as on the wire
 	Data    []byte    `json:"data"`
 	Time    time.Time `json:"time"`
 }

@@ -165,6 +165,7 @@ func hostPermissions() *server.Permissions {
 				"$JS.API.DIRECT.GET." + ControlStream,
 				"$JS.ACK." + TasksStream + ".>", "$JS.ACK.*.*." + TasksStream + ".>",
 				eventSubjects, presencePrefix + "*", claimsSubject("*"), NoticeSubject("*", "*", "*"),
+				asidePrefix + string(AsideTask) + ".*", asidePrefix + string(AsideNewer) + ".*",
 			},
 			Deny: []string{"ev.*.*.sector.*", "ev.*.*.*.dispatcher"},
 		},

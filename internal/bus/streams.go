@@ -78,6 +78,13 @@ func (c Config) streams() []jetstream.StreamConfig {
 			DenyDelete: true, DenyPurge: true, AllowDirect: true,
 			Metadata: monitor(nil),
 		},
+		{
+			Name: AsideStream, Subjects: []string{asideSubjects},
+			Description: "sealfleet: messages that nobody could act on, as they were, with the reason (aside.<kind>.<group>)",
+			Retention:   jetstream.LimitsPolicy, Discard: jetstream.DiscardOld, MaxMsgs: keptAside,
+			Storage: jetstream.FileStorage, Replicas: replicas, MaxConsumers: maxConsumers, Duplicates: asideWindow,
+			Metadata: monitor(nil),
+		},
 	}
 }
 

@@ -37,12 +37,25 @@ func (d Delivery) Nak(delay time.Duration) error {
 	return d.msg.NakWithDelay(delay)
 }
 
-// SetAside ends an event that cannot be acted on. It stays in the stream, in view; the
-// reason is logged, counted and shown in the server's advisories.
-func (d Delivery) SetAside(reason string) error {
-	d.b.setAside.Add(1)
-	d.b.log.Error("set aside an event", "reason", reason, "subject", d.msg.Subject(), "seq", d.Event.Seq, "data", clip(d.Raw))
-	return d.msg.TermWithReason(clip([]byte(reason)))
+// SetAside ends an event that cannot be acted on. It stays in the log; a copy with the
+// reason goes to SEAL_ASIDE. As long as that cannot be written the event comes again, a
+// few times: the log has it in any case.
+func (d Delivery) SetAside(kind AsideKind, reason string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+	defer cancel()
+	meta, err := d.msg.Metadata()
+	if err != nil {
+		return err
+	}
+	err = d.b.setAsideMessage(ctx, original{
+		kind: kind, group: d.Event.Group, reason: reason, stream: EventsStream, seq: meta.Sequence.Stream, stored: meta.Timestamp,
+		subject: d.msg.Subject(), header: d.msg.Headers(), data: d.Raw,
+	})
+	const tries = 5
+	if err != nil && meta.NumDelivered < tries {
+		return errors.Join(err, d.msg.NakWithDelay(asideAgain))
+	}
+	return errors.Join(err, d.msg.TermWithReason(clip([]byte(reason))))
 }
 
 // Work calls fn for the events that fall to this dispatcher: in parallel, but for each
@@ -136,11 +149,8 @@ func (w *workers) take(m jetstream.Msg) {
 		return
 	}
 	d := Delivery{Raw: m.Data(), Again: meta.NumDelivered > 1, msg: m, b: w.b}
-	d.Event, err = decodeEvent(m.Subject(), m.Data(), meta.Sequence.Stream)
-	if err != nil {
-		_ = d.SetAside(err.Error()) // lost: it comes again
-		return
-	}
+	var unreadable error
+	d.Event, unreadable = decodeEvent(m.Subject(), m.Data(), meta.Sequence.Stream)
 	select {
 	case w.room <- struct{}{}:
 	case <-w.ctx.Done():
@@ -152,6 +162,16 @@ func (w *workers) take(m jetstream.Msg) {
 	if w.stopped {
 		<-w.room
 		_ = m.Nak() // lost: it comes again later
+		return
+	}
+	if unreadable != nil {
+		// It has no place among its sector's events, and must not hold up those behind it.
+		w.running.Go(func() {
+			defer func() { <-w.room }()
+			if err := d.SetAside(AsideEvent, unreadable.Error()); err != nil {
+				w.b.log.Warn("an event could not be set aside", "sequence", meta.Sequence.Stream, "error", err)
+			}
+		})
 		return
 	}
 	queue, busy := w.queues[d.Event.Sector]

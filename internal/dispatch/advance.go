@@ -38,7 +38,7 @@ func (d *Dispatcher) handle(ctx context.Context, m bus.Delivery) {
 	}
 	if e.V < 1 || e.V > phases.Newest {
 		why := fmt.Sprintf("event version %d, this release knows %d", e.V, phases.Newest)
-		if err := m.SetAside(why); err != nil {
+		if err := m.SetAside(bus.AsideNewer, why); err != nil {
 			d.Log.Warn("could not set an event aside", "sequence", e.Seq, "error", err)
 		}
 		return

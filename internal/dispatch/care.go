@@ -198,9 +198,6 @@ func (d *Dispatcher) heal(ctx context.Context) {
 func (d *Dispatcher) sweepOnce(ctx context.Context) {
 	defer d.Metrics.sweeps.Inc()
 	open := d.openTasks()
-	if len(open) == 0 {
-		return
-	}
 	// What was seen open before the list is asked for, and is not on the list, is
 	// missing, or has just been done: publishing asks the state again.
 	there, strangers, err := d.bus.Tasks(ctx)
@@ -211,6 +208,9 @@ func (d *Dispatcher) sweepOnce(ctx context.Context) {
 		return
 	}
 	d.Metrics.strangers.Set(float64(len(strangers)))
+	if err := d.clearQueue(ctx, there, strangers); err != nil && ctx.Err() == nil {
+		d.Log.Warn("the sweeper could not set aside what is no task", "error", err)
+	}
 	for _, o := range open {
 		if there[o.key] {
 			continue

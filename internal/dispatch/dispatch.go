@@ -124,6 +124,9 @@ type Dispatcher struct {
 	agenda *agenda
 	caught atomic.Bool // the follower has read what was there at start
 	broken atomic.Pointer[error]
+
+	unserved map[bus.TaskKey]bool // the sweeper's: see clearQueue
+	orphaned []string
 }
 
 // New makes a dispatcher; Run runs it.

@@ -76,7 +76,7 @@ func NewMetrics() *Metrics {
 			Name: "sealfleet_sweeps_total", Help: "Comparisons of the open issues with the task stream.",
 		}),
 		strangers: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "sealfleet_task_strangers", Help: "Messages in the task stream that are no task, by their subject.",
+			Name: "sealfleet_task_strangers", Help: "Messages in the task stream that were no task, by their subject, at the last sweep; they are set aside.",
 		}),
 		gateErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sealfleet_gate_errors_total", Help: "Questions that the chain could not answer.",
