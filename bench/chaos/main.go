@@ -4,6 +4,7 @@
 //
 //	go run ./bench/chaos                                  # 1,000 sectors, 500 faults, embedded server
 //	go run ./bench/chaos -servers 3 -seed 7               # a cluster of three
+//	go run ./bench/chaos -measure                         # how soon it recovers
 //	go run ./bench/chaos -sectors 40 -faults 20 -kinds freeze-consumer,forge
 package main
 
@@ -34,6 +35,8 @@ func main() {
 	flag.DurationVar(&o.Work, "work", 2*time.Second, "most that a phase takes longer than its own work")
 	flag.IntVar(&o.FailPerMille, "fail", 10, "of a thousand runs of an engine, how many fail for no reason")
 	flag.DurationVar(&o.Patience, "patience", 3*time.Minute, "how long no sector may end once the faults are over")
+	measure := flag.Bool("measure", false, "measure how soon the fleet recovers instead (-kinds consumer,dispatcher,outage)")
+	jobs := flag.Int("jobs", 1000, "with -measure: jobs in flight over the outage")
 	kinds := flag.String("kinds", "", "only these faults, in turn (all)")
 	flag.StringVar(&o.Dir, "dir", "", "directory of the run (a temporary one)")
 	flag.StringVar(&o.Bin, "bin", "", "directory with the programs (built anew)")
@@ -44,13 +47,17 @@ func main() {
 	o.Log = os.Stderr
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, o); err != nil {
+	if !*measure {
+		*jobs = 0
+	}
+	if err := run(ctx, o, *jobs); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, o chaos.Options) error {
+// run is a run of chaos, or with jobs a measurement.
+func run(ctx context.Context, o chaos.Options, jobs int) error {
 	if o.Dir == "" {
 		dir, err := os.MkdirTemp("", "sealfleet-chaos-")
 		if err != nil {
@@ -65,12 +72,16 @@ func run(ctx context.Context, o chaos.Options) error {
 			return err
 		}
 	}
-	report, err := chaos.Run(ctx, o)
-	if report != nil {
-		out := json.NewEncoder(os.Stdout)
-		out.SetIndent("", "  ")
-		_ = out.Encode(report) // a terminal that is gone reads nothing
+	var report any
+	var err error
+	if jobs > 0 {
+		report, err = chaos.Measure(ctx, o, jobs)
+	} else {
+		report, err = chaos.Run(ctx, o)
 	}
+	out := json.NewEncoder(os.Stdout)
+	out.SetIndent("", "  ")
+	_ = out.Encode(report) // a terminal that is gone reads nothing
 	if err != nil {
 		return fmt.Errorf("seed %d, everything is left in %s:\n%w", o.Seed, o.Dir, err)
 	}

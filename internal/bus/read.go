@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"sealfleet/internal/phases"
@@ -161,30 +162,40 @@ func (b *Bus) Follow(ctx context.Context, from uint64, fn func(phases.Event) err
 	return b.follow(ctx, max(from, 1), 0, fn)
 }
 
-// follow reads events from one sequence to another, 0: for ever.
+// follow reads events from one sequence to another, 0: for ever. Nothing is ever deleted
+// from the log, so its sequences have no gap: where one is, the server's store is damaged,
+// and the server skips what it cannot read without a word.
 func (b *Bus) follow(ctx context.Context, from, to uint64, fn func(phases.Event) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	next := from
+	var next atomic.Uint64
+	next.Store(from)
 	handle := func(m jetstream.Msg) {
 		if ctx.Err() != nil {
 			return
 		}
 		meta, err := m.Metadata()
-		if err != nil || meta.Sequence.Stream < next {
+		if err != nil || meta.Sequence.Stream < next.Load() {
 			return // not from the stream, or had already before a reset
 		}
-		next = meta.Sequence.Stream + 1
+		if seq := meta.Sequence.Stream; seq > next.Load() {
+			cancel(b.stop(fmt.Errorf("%w: events %d to %d cannot be read", ErrWentBack, next.Load(), seq-1)))
+			return
+		}
+		next.Store(meta.Sequence.Stream + 1)
 		e, _ := decodeEvent(m.Subject(), m.Data(), meta.Sequence.Stream) // V 0 tells
 		b.seen.note(e.Seq)
 		if err := fn(e); err != nil {
 			cancel(err)
-		} else if to != 0 && next > to {
+		} else if to != 0 && next.Load() > to {
 			cancel(errReached)
 		}
 	}
+	if to != 0 {
+		go b.watchEnd(ctx, &next, to, cancel)
+	}
 	for try := 0; ; try++ {
-		err := b.consumeOrdered(ctx, next, handle)
+		err := b.consumeOrdered(ctx, next.Load(), handle)
 		switch cause := context.Cause(ctx); {
 		case errors.Is(cause, errReached):
 			return nil
@@ -193,6 +204,31 @@ func (b *Bus) follow(ctx context.Context, from, to uint64, fn func(phases.Event)
 		}
 		b.log.Warn("reading events was interrupted, trying again", "error", err)
 		pause(ctx, try)
+	}
+}
+
+// stallLook is how long a replay may bring nothing before it is asked why.
+const stallLook = 3 * time.Second
+
+// watchEnd finds out whether the last events of a replay cannot be read: the server never
+// sends them, and nothing comes after them that would show the gap.
+func (b *Bus) watchEnd(ctx context.Context, next *atomic.Uint64, to uint64, cancel context.CancelCauseFunc) {
+	for before := uint64(0); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(stallLook):
+		}
+		at := next.Load()
+		if at > to || at != before {
+			before = at
+			continue
+		}
+		m, err := b.get(ctx, EventsStream, getRequest{Seq: at, NextBySubj: eventSubjects})
+		if err == nil && (m == nil || m.Seq > at) && next.Load() == at {
+			cancel(b.stop(fmt.Errorf("%w: events %d to %d cannot be read", ErrWentBack, at, to)))
+			return
+		}
 	}
 }
 

@@ -152,7 +152,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 
 // live is the run while the fleet is up.
 func (r *run) live(ctx context.Context) error {
-	b, err := r.start(ctx)
+	b, err := r.start(ctx, r.Consumers)
 	if err != nil {
 		return err
 	}

@@ -1,24 +1,47 @@
 package chaos
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
 
-// programs builds what the runs need, once.
+// built has the programs that the runs need.
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		if err := os.RemoveAll(built.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	os.Exit(code)
+}
+
 func programs(t *testing.T) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds three programs and runs them for half a minute")
 	}
-	dir := t.TempDir()
-	if err := Programs(t.Context(), dir); err != nil {
-		t.Fatal(err)
+	built.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "sealfleet-chaos-bin-"); built.err == nil {
+			built.err = Programs(context.Background(), built.dir)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	return dir
+	return built.dir
 }
 
 func seed(t *testing.T) uint64 {

@@ -220,8 +220,9 @@ func (f *fleet) consumer(i int) *process {
 	}
 }
 
-// start starts everything, and returns when the streams are there.
-func (f *fleet) start(ctx context.Context) (*bus.Bus, error) {
+// start starts everything, but only so many of the consumers, and returns when the streams are
+// there.
+func (f *fleet) start(ctx context.Context, consumers int) (*bus.Bus, error) {
 	for _, p := range append(append([]*process{}, f.servers...), f.dispatchers[0]) {
 		if err := p.start(); err != nil {
 			return nil, err
@@ -236,7 +237,7 @@ func (f *fleet) start(ctx context.Context) (*bus.Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range append(append([]*process{}, f.dispatchers[1:]...), f.consumers...) {
+	for _, p := range append(append([]*process{}, f.dispatchers[1:]...), f.consumers[:consumers]...) {
 		if err := p.start(); err != nil {
 			b.Close()
 			return nil, err

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
@@ -20,6 +21,8 @@ type witness struct {
 	ended    int
 	lastOf   []phases.Event // of late
 	mismatch []string
+	keep     bool // every event that was believed
+	believed []phases.Event
 }
 
 const witnessKeeps = 64
@@ -43,6 +46,9 @@ func (w *witness) see(e phases.Event) error {
 	}
 	over := !s.Ended().IsZero()
 	if s.Apply(e) == nil {
+		if w.keep {
+			w.believed = append(w.believed, e)
+		}
 		w.lastOf = append(w.lastOf, e)
 		if len(w.lastOf) > witnessKeeps {
 			w.lastOf = w.lastOf[1:]
@@ -68,6 +74,42 @@ func (w *witness) acknowledged(s []dispatch.Submission) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.acked = append(w.acked, s...)
+}
+
+// events returns those that were believed and are wanted.
+func (w *witness) events(want func(phases.Event) bool) (list []phases.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.believed {
+		if want(e) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// slowestHandOff is the longest that it took from the end of a phase, within a span of
+// time, to the issue of what follows, where no gate and no other phase is waited for.
+func (w *witness) slowestHandOff(from, to time.Time) (slowest time.Duration) {
+	follows := map[phases.Step]phases.Step{phases.P1: phases.P2, phases.P2: phases.Precommit, phases.P3: phases.P4, phases.P4: phases.Commit}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ended := map[string]time.Time{}
+	for _, e := range w.believed {
+		switch {
+		case e.Type == phases.Done && follows[e.Step] != "" && e.At.After(from.Add(-time.Second)) && e.At.Before(to):
+			ended[e.Sector+string(follows[e.Step])] = e.At
+		case e.Type == phases.Issued:
+			if at, ok := ended[e.Sector+string(e.Step)]; ok && e.At.After(from) {
+				slowest = max(slowest, e.At.Sub(at))
+			}
+			delete(ended, e.Sector+string(e.Step))
+		}
+	}
+	for _, at := range ended { // nobody has issued it yet
+		slowest = max(slowest, to.Sub(at))
+	}
+	return slowest
 }
 
 // knows tells whether a sector was submitted.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +25,7 @@ import (
 // the consumer's environment.
 const (
 	PathVariable = "SEALFLEET_CHAOS_LEDGER" // the file; none: nothing is written down
-	WorkVariable = "SEALFLEET_CHAOS_WORK"   // longest time that a phase takes longer, as 800ms
+	WorkVariable = "SEALFLEET_CHAOS_WORK"   // longest time that a phase takes longer, as 800ms; with -p1, p1 alone, and exactly this
 	FailVariable = "SEALFLEET_CHAOS_FAIL"   // of a thousand runs, how many fail
 )
 
@@ -72,11 +73,17 @@ func (e Engine) Run(ctx context.Context, r engine.Request, progress func(engine.
 func (e Engine) run(ctx context.Context, r engine.Request, progress func(engine.Progress)) (engine.Result, error) {
 	var work time.Duration
 	if text := os.Getenv(WorkVariable); text != "" {
+		text, exact := strings.CutSuffix(text, "-p1")
 		longest, err := time.ParseDuration(text)
 		if err != nil {
 			return engine.Result{}, fmt.Errorf("%s: %w", WorkVariable, err)
 		}
-		work = rand.N(longest + 1)
+		if work = rand.N(longest + 1); exact {
+			work = 0
+			if r.Phase == phases.P1 {
+				work = longest
+			}
+		}
 	}
 	// A part before and a part after, so that a kill strikes with files half there too.
 	before := time.Duration(rand.Float64() * float64(work))
