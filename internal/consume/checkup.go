@@ -16,6 +16,7 @@ import (
 	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/settings"
+	"sealfleet/internal/storage"
 )
 
 // Places returns the directories that the doctor has to look at for these settings.
@@ -45,6 +46,28 @@ func (c *Config) Places() []host.Place {
 	return places
 }
 
+// stores returns the storage nodes that are no directories and get copies from here.
+func (c *Config) stores() (list []host.ObjectStore) {
+	if c.Engine == EngineNoop || !c.Supports(phases.P5) {
+		return nil
+	}
+	for _, n := range c.Nodes {
+		if n.IsS3() && !n.ReadOnly {
+			list = append(list, host.ObjectStore{
+				Subject: "STORAGE_NODES " + n.Name, Address: n.Dir,
+				Try: func(ctx context.Context) error {
+					store, err := storage.OpenStore(n.Dir, n.S3)
+					if err != nil {
+						return err
+					}
+					return store.Try(ctx, c.HostName)
+				},
+			})
+		}
+	}
+	return list
+}
+
 // CheckNodes refuses slots for p5 without anywhere to copy to.
 func (c *Config) CheckNodes() error {
 	if c.Engine != EngineNoop && c.Supports(phases.P5) && len(c.Nodes) == 0 {
@@ -72,6 +95,7 @@ func (c *Config) slots() map[phases.Step]int {
 // file systems. Its Clock, Parameters and Kernels are the caller's to set.
 func NewDoctor(c *Config, cores *host.Cores, p *host.Prober) *host.Doctor {
 	d := &host.Doctor{Settings: c.Doctor, Host: c.HostName, Places: c.Places(), Slots: c.slots(), Prober: p, Cores: cores}
+	d.Stores = c.stores()
 	if c.Engine != EngineNoop && (c.Supports(phases.P2) || c.Supports(phases.P3)) {
 		d.Shares = filepath.Join(c.LocalDir, "nfs")
 		if c.Supports(phases.P1) {

@@ -2,7 +2,10 @@ package consume
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -17,6 +20,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/sealcore/merkle"
 	"sealfleet/internal/storage"
@@ -127,4 +131,63 @@ func TestScheduledAuditTakesObjectStores(t *testing.T) {
 	f.eventually("a good sector is counted", func() bool { return testutil.ToFloat64(c.metrics.audits.WithLabelValues(AuditOK)) > 0 })
 	spoil("sealed/s-t01000-9", 77)
 	f.eventually("the flipped bit is counted", func() bool { return testutil.ToFloat64(c.metrics.audits.WithLabelValues(AuditBad)) > 0 })
+}
+
+// A bucket that is wrong from the start must be known before p1, as a directory's fault is.
+func TestDoctorTriesObjectStores(t *testing.T) {
+	node, _, _, requests := objectStore(t)
+	look := func(n Node, limit time.Duration) host.Report {
+		t.Helper()
+		cfg := Config{HostName: "h1", Engine: EngineBuiltin, Workers: Workers{{Num: 1, Phases: []phases.Step{phases.P5}}}, Nodes: Nodes{n}, LocalDir: t.TempDir()}
+		cfg.Doctor = host.Settings{Limit: limit}
+		d := NewDoctor(&cfg, host.NewCores(0), &host.Prober{Path: "/bin/true"})
+		d.Places = nil // another test's
+		return d.Run(t.Context(), 0, true)
+	}
+	find := func(r host.Report) host.Finding {
+		t.Helper()
+		for _, f := range r.Findings {
+			if f.Subject == "STORAGE_NODES far" {
+				return f
+			}
+		}
+		t.Fatalf("nobody looked at the store: %+v", r.Findings)
+		return host.Finding{}
+	}
+	if f := find(look(node, patience)); f.Severity != host.OK || f.Code != "writable" {
+		t.Errorf("a store that is well: %+v", f)
+	}
+	if requests.Load() < 4 {
+		t.Errorf("%d requests: it was not written, read back and removed", requests.Load())
+	}
+	store, err := storage.OpenStore(node.Dir, node.S3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(t.Context(), ".sealfleet-check-h1"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("something was left in the store: %v", err)
+	}
+	other := node
+	other.Dir = "s3://absent/x"
+	if f := find(look(other, patience)); f.Severity != host.Refuse || f.Code != "not_writable" || !strings.Contains(f.Evidence, "bucket") || f.Mend == "" {
+		t.Errorf("no such bucket: %+v", f)
+	}
+	other = node
+	other.ReadOnly = true
+	for _, f := range look(other, patience).Findings {
+		if f.Subject == "STORAGE_NODES far" {
+			t.Errorf("a read-only node was tried: %+v", f)
+		}
+	}
+	// One that takes a connection and never answers.
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	other = node
+	other.S3.Endpoint = "http://" + silent.Addr().String()
+	if f := find(look(other, 300*time.Millisecond)); f.Severity != host.Refuse || f.Code != "path_hung" || strings.Contains(f.Evidence, "of-the-test") {
+		t.Errorf("a store that does not answer: %+v", f)
+	}
 }

@@ -60,6 +60,7 @@ type Doctor struct {
 	// Shares is the directory with the shares that p2 and p3 write (<local_dir>/nfs), empty if
 	// they do not run here. OwnShare is the one among them that Places has already.
 	Shares, OwnShare string
+	Stores           []ObjectStore
 	Slots            map[phases.Step]int
 	Prober           *Prober
 	Cores            *Cores
@@ -163,6 +164,9 @@ func (d *Doctor) Run(ctx context.Context, sector uint64, quick bool) Report {
 	}
 	for _, p := range d.Places {
 		wg.Go(func() { visit(p) })
+	}
+	for _, o := range d.Stores {
+		wg.Go(func() { add(d.checkStore(ctx, o)) })
 	}
 	if d.Clock != nil {
 		wg.Go(func() { add(d.checkClock(ctx)) })

@@ -1,7 +1,9 @@
 package storage
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"io/fs"
@@ -39,6 +41,31 @@ func (s *Store) Open(ctx context.Context, name string) (*Object, error) {
 		return nil, s.fault("stat", key, err)
 	}
 	return &Object{s: s, ctx: ctx, key: key, info: info}, nil
+}
+
+// Try writes a small object of the host's own, reads it back and removes it: what p5 will
+// need, asked for before p1.
+func (s *Store) Try(ctx context.Context, hostName string) error {
+	key := s.b.key(".sealfleet-check-" + hostName)
+	data := []byte("sealfleet checks that it can write here: " + rand.Text() + "\n")
+	if _, err := s.b.core.PutObject(ctx, s.b.name, key, bytes.NewReader(data), int64(len(data)), "", "", minio.PutObjectOptions{}); err != nil {
+		return s.fault("write", key, err)
+	}
+	object, err := s.Open(ctx, ".sealfleet-check-"+hostName)
+	if err != nil {
+		return err
+	}
+	got := make([]byte, len(data))
+	if n, err := object.ReadAt(got, 0); n < len(got) {
+		return s.fault("read back", key, err)
+	}
+	if !bytes.Equal(got, data) {
+		return s.fault("read back", key, errors.New("it is another object than was written"))
+	}
+	if err := s.b.core.RemoveObject(ctx, s.b.name, key, minio.RemoveObjectOptions{}); err != nil {
+		return s.fault("remove", key, err)
+	}
+	return nil
 }
 
 // Sealed lists the sectors whose sealed file is in the store, by name.
