@@ -106,6 +106,10 @@ MODEL_RUNS ?= 1000000
 model: ## check the fold and the dispatchers' rule over a million interleavings in memory (MODEL_RUNS=4000000; minutes)
 	SEALFLEET_MODEL_RUNS=$(MODEL_RUNS) go test ./internal/phases -run TestManyInterleavings -count=1 -v -timeout 2h
 
+.PHONY: bench-web
+bench-web: ## measure the HTTP API with 100,000 sectors known
+	go run ./bench/web
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for 20 seconds
 	@for pkg in $$(go list ./...); do \

@@ -154,6 +154,7 @@ func (a *API) groupsOf(farm *dispatch.FarmView, hosts []host, now time.Time) []g
 	list := []group{}
 	for _, g := range farm.Groups {
 		v := group{GroupView: g, Paused: a.controls.paused(g.Group, now)}
+		v.Phases = slices.Clone(g.Phases) // the farm's are shared
 		for _, h := range hosts {
 			if slices.Contains(h.Groups, g.Group) {
 				v.Hosts++

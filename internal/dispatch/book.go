@@ -3,6 +3,7 @@ package dispatch
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ type book struct {
 	mu      sync.RWMutex
 	byID    map[string]*record
 	order   *btree.BTreeG[*record]
+	listed  []*record            // order, as of the last time that somebody asked
 	failing map[*record]struct{} // that have failures which are not mended
 }
 
@@ -38,6 +40,21 @@ type bookLine struct {
 	gen   uint64
 	row   Row
 	until time.Time // when it changes by itself: a delay is over; zero: never
+	text  atomic.Pointer[string]
+}
+
+// words are what a search looks at, in small letters.
+func (l *bookLine) words() string {
+	if text := l.text.Load(); text != nil {
+		return *text
+	}
+	words := []string{l.row.Sector, l.row.Group, l.row.Reason}
+	for _, n := range l.row.Now {
+		words = append(words, n.Host)
+	}
+	text := strings.ToLower(strings.Join(words, "\n"))
+	l.text.Store(&text)
+	return text
 }
 
 // Failure is the last failure of a step that has not succeeded since.
@@ -114,11 +131,11 @@ func (b *book) note(r *record, state *phases.Sector, e *phases.Event) {
 }
 
 // current returns the record's line as of now; not to be changed.
-func (r *record) current(p phases.Policy, now time.Time) *Row {
+func (r *record) current(p phases.Policy, now time.Time) *bookLine {
 	for {
 		gen, s, line := r.gen.Load(), r.s.Load(), r.line.Load()
 		if line != nil && line.gen == gen && (line.until.IsZero() || now.Before(line.until)) {
-			return &line.row
+			return line
 		}
 		if s == nil {
 			continue // it is ending at this moment
@@ -133,20 +150,32 @@ func (r *record) current(p phases.Policy, now time.Time) *Row {
 		}
 		if r.gen.Load() == gen {
 			r.line.CompareAndSwap(line, fresh)
-			return &fresh.row
+			return fresh
 		}
 	}
 }
 
 // scan calls f for every sector, in the order of miner and number.
-func (b *book) scan(p phases.Policy, now time.Time, f func(*record, *Row)) {
-	b.mu.RLock()
-	all := make([]*record, 0, b.order.Len())
-	b.order.Scan(func(r *record) bool { all = append(all, r); return true })
-	b.mu.RUnlock()
-	for _, r := range all {
+func (b *book) scan(p phases.Policy, now time.Time, f func(*record, *bookLine)) {
+	for _, r := range b.inOrder() {
 		f(r, r.current(p, now))
 	}
+}
+
+// inOrder lists all sectors; not to be changed. It is made anew only when one has come.
+func (b *book) inOrder() []*record {
+	b.mu.RLock()
+	all, n := b.listed, b.order.Len()
+	b.mu.RUnlock()
+	if len(all) == n {
+		return all
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all = make([]*record, 0, b.order.Len())
+	b.order.Scan(func(r *record) bool { all = append(all, r); return true })
+	b.listed = all
+	return all
 }
 
 func (b *book) get(id string) *record {

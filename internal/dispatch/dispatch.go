@@ -36,6 +36,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -122,6 +123,8 @@ type Dispatcher struct {
 	actor  string // phases.DispatcherName(Name)
 	board  *board
 	agenda *agenda
+	farmMu sync.Mutex
+	farm   *FarmView
 	caught atomic.Bool // the follower has read what was there at start
 	broken atomic.Pointer[error]
 
@@ -181,6 +184,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
+	d.Farm() // works every sector's line out, so that the first who asks need not wait for that
 	d.board.live.Store(true)
 	d.caught.Store(true)
 	d.Log.Info("read the event log", "sequence", last, "sectors", d.board.open(), "seconds", time.Since(started).Seconds())

@@ -142,18 +142,14 @@ func rankOf(sort string, r *Row) int64 {
 	return 0
 }
 
-func (q *Query) has(r *Row) bool {
-	if !q.Has(*r) {
+func (q *Query) has(r *Row, line *bookLine) bool {
+	if !q.Has(r) {
 		return false
 	}
 	if len(q.Hosts) > 0 && !slices.ContainsFunc(r.Now, func(n Now) bool { return slices.Contains(q.Hosts, n.Host) }) {
 		return false
 	}
-	if q.Text == "" {
-		return true
-	}
-	found := func(s string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(q.Text)) }
-	return found(r.Sector) || found(r.Group) || found(r.Reason) || slices.ContainsFunc(r.Now, func(n Now) bool { return found(n.Host) })
+	return q.Text == "" || strings.Contains(line.words(), q.Text)
 }
 
 // withHold returns the row, marked if the sector is held back.
@@ -173,9 +169,10 @@ func (d *Dispatcher) Sectors(q Query) Page[Row] {
 	b, now := d.board, time.Now()
 	seq, held := b.position(), b.heldNow(now)
 	sort, backward := strings.CutPrefix(q.Sort, "-")
+	q.Text = strings.ToLower(q.Text)
 	p := newPager[*Row](q.Limit, q.After, backward)
-	b.book.scan(b.policy, now, func(r *record, row *Row) {
-		if row = withHold(row, held); q.has(row) {
+	b.book.scan(b.policy, now, func(r *record, line *bookLine) {
+		if row := withHold(&line.row, held); q.has(row, line) {
 			p.show(Key{rankOf(sort, row), r.miner, r.number, 0}, row)
 		}
 	})
@@ -200,7 +197,8 @@ func (d *Dispatcher) Jobs(q Query) Page[Job] {
 	b, now := d.board, time.Now()
 	seq := b.position()
 	p := newPager[Job](q.Limit, q.After, false)
-	b.book.scan(b.policy, now, func(r *record, row *Row) {
+	b.book.scan(b.policy, now, func(r *record, line *bookLine) {
+		row := &line.row
 		if len(q.Groups) > 0 && !slices.Contains(q.Groups, row.Group) {
 			return
 		}
@@ -246,29 +244,38 @@ const (
 func (d *Dispatcher) Failures(q Query) Page[Failed] {
 	b, now := d.board, time.Now()
 	seq := b.position()
-	p := newPager[Failed](q.Limit, q.After, false)
+	type found struct {
+		r    *record
+		step phases.Step
+		f    Failure
+	}
+	p := newPager[found](q.Limit, q.After, false)
 	for _, r := range b.book.allFailing() {
-		s := r.s.Load()
-		if s == nil {
-			continue
-		}
-		state, _, gone := s.view()
-		if gone || len(q.Groups) > 0 && !slices.Contains(q.Groups, state.Group) {
+		row := &r.current(b.policy, now).row
+		if len(q.Groups) > 0 && !slices.Contains(q.Groups, row.Group) {
 			continue
 		}
 		steps, fails := r.failures()
 		for i, f := range fails {
-			if item := failedOf(&state, steps[i], f, b.policy); q.hasFailed(item) {
-				p.show(Key{-f.At.UnixNano(), r.miner, r.number, stepIndex(steps[i])}, item)
+			state := FailedFailing
+			if slices.ContainsFunc(row.Now, func(n Now) bool { return n.Phase == steps[i] && n.State == NowParked }) {
+				state = FailedParked
+			}
+			if (len(q.Phases) == 0 || slices.Contains(q.Phases, steps[i])) && (len(q.States) == 0 || slices.Contains(q.States, state)) &&
+				(len(q.Codes) == 0 || slices.Contains(q.Codes, f.Result.Code)) {
+				p.show(Key{-f.At.UnixNano(), r.miner, r.number, stepIndex(steps[i])}, found{r, steps[i], f})
 			}
 		}
 	}
-	return page(p, now, seq)
-}
-
-func (q *Query) hasFailed(f Failed) bool {
-	return (len(q.Phases) == 0 || slices.Contains(q.Phases, f.Phase)) && (len(q.States) == 0 || slices.Contains(q.States, f.State)) &&
-		(len(q.Codes) == 0 || slices.Contains(q.Codes, f.Code))
+	places := page(p, now, seq)
+	out := Page[Failed]{Items: make([]Failed, 0, len(places.Items)), Total: places.Total, Next: places.Next, At: places.At, Seq: seq}
+	for _, x := range places.Items {
+		if s := x.r.s.Load(); s != nil { // else it has ended at this moment
+			state, _, _ := s.view()
+			out.Items = append(out.Items, failedOf(&state, x.step, x.f, b.policy))
+		}
+	}
+	return out
 }
 
 func failedOf(s *phases.Sector, step phases.Step, f Failure, p phases.Policy) Failed {

@@ -114,7 +114,7 @@ type Filter struct {
 }
 
 // Has tells whether a row passes the filter.
-func (f Filter) Has(r Row) bool {
+func (f *Filter) Has(r *Row) bool {
 	if len(f.Groups) > 0 && !slices.Contains(f.Groups, r.Group) {
 		return false
 	}
@@ -151,7 +151,7 @@ func List(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int, f Filter
 		if h, is := held[s.ID]; is {
 			r.Hold(h)
 		}
-		if f.Has(r) {
+		if f.Has(&r) {
 			rows = append(rows, r)
 		}
 	}

@@ -118,8 +118,22 @@ const (
 	daysShown  = 30
 )
 
-// Farm counts everything, in one walk over the book.
+// farmFor is how long a count of everything serves those who ask: a hundred browsers cost
+// no more than one.
+const farmFor = 250 * time.Millisecond
+
+// Farm counts everything, as of a moment ago at most. The answer is shared: not to be changed.
 func (d *Dispatcher) Farm() *FarmView {
+	d.farmMu.Lock()
+	defer d.farmMu.Unlock()
+	if d.farm == nil || time.Since(d.farm.At) > farmFor {
+		d.farm = d.countFarm()
+	}
+	return d.farm
+}
+
+// countFarm is one walk over the book.
+func (d *Dispatcher) countFarm() *FarmView {
 	b, now := d.board, time.Now()
 	v := &FarmView{At: now.UTC(), Seq: b.position(), Groups: []GroupView{}, Days: []Day{}}
 	held := b.heldNow(now)
@@ -127,7 +141,8 @@ func (d *Dispatcher) Farm() *FarmView {
 	for _, g := range d.Groups {
 		groups[g] = newGroupView(g, d.HoldP1)
 	}
-	b.book.scan(b.policy, now, func(_ *record, row *Row) {
+	b.book.scan(b.policy, now, func(_ *record, line *bookLine) {
+		row := &line.row
 		g := groups[row.Group]
 		if g == nil {
 			g = newGroupView(row.Group, d.HoldP1)
@@ -267,7 +282,7 @@ func (d *Dispatcher) Why(ctx context.Context, id string) (*Reasons, error) {
 	f := &farm{policy: d.Policy, board: d.board, held: d.board.heldNow(now), now: now}
 	s := r.s.Load()
 	if s == nil {
-		return &Reasons{Row: *r.current(d.Policy, now), Waits: []Wait{}}, nil
+		return &Reasons{Row: r.current(d.Policy, now).row, Waits: []Wait{}}, nil
 	}
 	mine, _, _ := s.view()
 	for _, other := range d.board.all() {
@@ -285,7 +300,7 @@ func (d *Dispatcher) Row(id string) (Row, bool) {
 		return Row{}, false
 	}
 	now := time.Now()
-	return *withHold(r.current(d.Policy, now), d.board.heldNow(now)), true
+	return *withHold(&r.current(d.Policy, now).row, d.board.heldNow(now)), true
 }
 
 // Position is the sequence of the log up to which this dispatcher has read.
