@@ -3,8 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
+	"syscall"
 
 	"sealfleet/internal/consume"
 	"sealfleet/internal/engine"
@@ -27,6 +31,9 @@ func runPhase() int { return engine.Serve(os.Stdin, os.Stdout, sized{childEngine
 func runKeeper(dir string) int {
 	return keep.Serve(dir, func(started func(group int)) (engine.Engine, error) {
 		builtin := sized{childEngine()}
+		if most := os.Getenv("P1_BATCH"); most != "" && most != "1" {
+			builtin = sized{batched(dir, builtin)}
+		}
 		if kind := os.Getenv("ENGINE"); kind == "" || kind == string(consume.EngineBuiltin) {
 			return builtin, nil // most of us: nothing else is to be read
 		}
@@ -41,6 +48,42 @@ func runKeeper(dir string) int {
 		programs.Started = started
 		return cfg.Engine.Choice().Engine(builtin, programs), nil
 	})
+}
+
+// batchCommand is the hidden subcommand that a keeper of p1 starts to do it together with the p1
+// of others. It is followed by the socket, and ends when they all have.
+const batchCommand = "p1-batch"
+
+// batched is the engine of a keeper that does p1 in a batch: one socket for all of a consumer.
+func batched(dir string, alone engine.Engine) engine.Engine {
+	socket := filepath.Join(filepath.Dir(filepath.Dir(dir)), batchCommand)
+	return engine.Batched{
+		Engine: alone, Socket: socket,
+		Start: func() error {
+			cmd := exec.Command("/proc/self/exe", batchCommand, socket)
+			cmd.Stderr = os.Stderr
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives this keeper
+			if err := cmd.Start(); err != nil {
+				return err
+			}
+			go cmd.Wait() //nolint:errcheck // what it does, its members see
+			return nil
+		},
+		Alone: func(err error) { fmt.Fprintln(os.Stderr, "p1 goes on without a batch:", err) },
+	}
+}
+
+func runBatch(socket string) int {
+	var cfg consume.Config
+	err := load(&cfg)
+	if err == nil {
+		err = engine.Batch{Most: cfg.P1Batch.Most, Wait: cfg.P1Batch.Wait}.Serve(context.Background(), socket)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "p1-batch:", err)
+		return 1
+	}
+	return 0
 }
 
 // sized keeps to the threads that it was given.

@@ -34,6 +34,9 @@ func main() {
 	if len(os.Args) == 3 && os.Args[1] == keepCommand {
 		os.Exit(runKeeper(os.Args[2])) // before anything costs memory: there may be hundreds of us
 	}
+	if len(os.Args) == 3 && os.Args[1] == batchCommand {
+		os.Exit(runBatch(os.Args[2]))
+	}
 	if len(os.Args) == 2 && os.Args[1] == phaseCommand {
 		os.Exit(runPhase())
 	}

@@ -35,6 +35,7 @@ type Config struct {
 	Engine      EngineKind `env:"ENGINE" envDefault:"builtin" desc:"what does the phases: builtin; exec:/path, a program for p1 to p4; p2=exec:/path,p4=exec:/path, programs for some; or noop to measure the bus" example:"p2=exec:/usr/local/bin/engine-filecoin"`
 	Exec        ExecConfig
 	Threads     int `env:"ENGINE_THREADS" envDefault:"0" desc:"most cores that one phase uses; 0: all" example:"14"`
+	P1Batch     P1BatchConfig
 	Proof       ProofConfig
 	CleanSealed bool `env:"CLEAN_SEALED" envDefault:"false" desc:"p6 also removes the local sealed file, once the storage node's copy was looked at again" example:"true"`
 
@@ -49,6 +50,12 @@ type Config struct {
 	HTTP       web.Access
 	Bus        bus.Config
 	Log        logs.Config
+}
+
+// P1BatchConfig is how several p1 of this host are done together.
+type P1BatchConfig struct {
+	Most int           `env:"P1_BATCH" envDefault:"1" desc:"most sectors whose p1 are done as one batch, interleaved in the same cores, if they begin together; each is still reported, killed and resumed on its own; 1: none (builtin engine only)" example:"6"`
+	Wait time.Duration `env:"P1_BATCH_WAIT" envDefault:"30s" desc:"how long the first p1 of a batch waits for others" example:"30s"`
 }
 
 // ProofConfig is how p4 proves, for serve and bench alike.
@@ -139,6 +146,12 @@ func (c *Config) Validate() error {
 		if n.value < 0 || n.value > 1<<30 {
 			faults = append(faults, fault(n.name, fmt.Sprint(n.value), n.example, "must be 0 or more"))
 		}
+	}
+	if c.P1Batch.Most < 1 || c.P1Batch.Most > 64 {
+		faults = append(faults, fault("P1_BATCH", fmt.Sprint(c.P1Batch.Most), "6", "use 1 (no batches) to 64"))
+	}
+	if c.P1Batch.Wait < 0 || c.P1Batch.Wait > time.Hour {
+		faults = append(faults, fault("P1_BATCH_WAIT", c.P1Batch.Wait.String(), "30s", "use 0s to 1h"))
 	}
 	if c.FetchWait < time.Second || c.FetchWait > time.Hour {
 		faults = append(faults, fault("FETCH_WAIT", c.FetchWait.String(), "60s", "use 1s to 1h"))

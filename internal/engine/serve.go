@@ -106,7 +106,9 @@ func serve(ctx context.Context, in io.Reader, out io.Writer, e Engine, orphaned 
 			}
 		}
 	}()
-	result, err := e.Run(ctx, req, w.progress)
+	result, err := e.Run(ctx, req, func(p Progress) {
+		_ = w.progress(p) // a parent that is gone is noticed on stdin
+	})
 	if err != nil {
 		if ctx.Err() != nil {
 			err = failf("killed", phases.Transient, "stopped by a signal")
@@ -173,15 +175,15 @@ type lineWriter struct {
 	end  bool
 }
 
-func (w *lineWriter) progress(p Progress) {
+func (w *lineWriter) progress(p Progress) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
 	if w.end || w.step == p.Step && p.Done < p.Total && now.Sub(w.at) < progressEvery {
-		return
+		return nil
 	}
 	w.step, w.at = p.Step, now
-	_ = w.enc.Encode(line{Type: "progress", Progress: &p}) // a parent that is gone is noticed on stdin
+	return w.enc.Encode(line{Type: "progress", Progress: &p})
 }
 
 func (w *lineWriter) last(l line) error {

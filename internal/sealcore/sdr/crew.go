@@ -3,6 +3,7 @@ package sdr
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"unsafe"
 )
@@ -44,8 +45,10 @@ func (c *crew) run(s *stream, consumer int, all *slowest) {
 		report := done%progressNodes == 0 || done == s.g.Nodes()
 		left := 0
 		for i, group := range c.groups {
+			before := group
 			group = hashGroup(b, living(group))
 			c.groups[i] = group
+			tellEnded(before, group)
 			left += len(group)
 			for _, h := range group {
 				if report && h.lane.Progress != nil {
@@ -58,6 +61,18 @@ func (c *crew) run(s *stream, consumer int, all *slowest) {
 		}
 		if report {
 			all.reached(consumer, done, left > 0)
+		}
+	}
+}
+
+// tellEnded tells the lanes that were in a group before and are no more.
+func tellEnded(before, after []*hasher) {
+	if len(before) == len(after) {
+		return
+	}
+	for _, h := range before {
+		if h.lane.Ended != nil && !slices.Contains(after, h) {
+			h.lane.Ended(*h.err)
 		}
 	}
 }

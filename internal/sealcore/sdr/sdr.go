@@ -48,6 +48,9 @@ type Lane struct {
 	// Progress, if set, is called now and then, from one goroutine, with the number of nodes whose
 	// labels are in Out.
 	Progress func(done, total uint64)
+	// Ended, if set, is called once if this sector's work ends before the others' does: nothing of
+	// it is read or written any more, but Prepare may still be called.
+	Ended func(err error)
 }
 
 // Layer computes the labels of one layer of one sector: see Layers.

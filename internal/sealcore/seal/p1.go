@@ -116,6 +116,8 @@ type p1Run struct {
 	wg        sync.WaitGroup
 	closeData func()
 
+	over func() // has end called, in the background
+
 	files []*durable.File // all that were created
 	layer int             // that is mapped as labels, or 0
 	label mapping
@@ -290,6 +292,9 @@ type work struct {
 	file   *durable.File
 	out    mapping
 	hashed func() (sealcore.Domain, error) // waits for the layer's hash
+	ended  bool                            // before the others of its batch, and closed
+	mu     sync.Mutex
+	closed bool // out and file are not for prepare any more
 }
 
 // open prepares the next layer that is to do.
@@ -325,7 +330,7 @@ func (r *p1Run) open() (*work, error) {
 	w.hashed = hashed
 	w.lane = sdr.Lane{
 		Context: r.ctx, ReplicaID: r.out.ReplicaID, Out: w.out,
-		Prepare: func(from uint64) { populate(w.file.File, w.out, from) },
+		Prepare: w.prepare,
 		Progress: func(done, total uint64) {
 			follow(done * sealcore.NodeSize)
 			r.options.progress(step, done, total)
@@ -337,8 +342,20 @@ func (r *p1Run) open() (*work, error) {
 	return w, nil
 }
 
+// prepare brings memory into being for labels from a byte on, as long as the layer is open.
+func (w *work) prepare(from uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		populate(w.file.File, w.out, from)
+	}
+}
+
 // close records a layer that was computed, or drops it.
 func (r *p1Run) close(w *work, err error) {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
 	sum, hashErr := w.hashed()
 	if r.unmap(); err == nil {
 		err = hashErr

@@ -18,6 +18,9 @@ type BatchItem struct {
 	Pieces  []Piece
 	Paths   Paths
 	Options Options // Threads is of no meaning: the batch has them together
+	// Done, if set, is called once, from any goroutine, when this sector's p1 has ended: nothing of
+	// it goes on any more, though the others' may.
+	Done func(BatchResult)
 }
 
 // BatchResult is what became of one sector: Output, or Err.
@@ -28,7 +31,7 @@ type BatchResult struct {
 
 // P1Batch does the p1 of several sectors on so many cores (0: GOMAXPROCS), each as P1 does it: each
 // fails, is cancelled, reports its progress and resumes on its own. Results come in the items'
-// order, when all are done.
+// order, when all are done; BatchItem.Done hears of each as it ends.
 //
 // What it gains is in the labels. Sectors of the same parameters that are at the same layer share
 // the parents of the graph, and up to three are interleaved in one core; six sectors on two cores
@@ -37,11 +40,28 @@ type BatchResult struct {
 func P1Batch(ctx context.Context, items []BatchItem, threads int) []BatchResult {
 	threads = Options{Threads: threads}.threads()
 	results := make([]BatchResult, len(items))
-	runs := make([]*p1Run, len(items))
+	var runs []*p1Run
+	var ending sync.WaitGroup
 	for i, item := range items {
 		own, cancel := joined(ctx, item.Context)
 		defer cancel()
-		runs[i], results[i].Err = newP1Run(own, item)
+		r, err := newP1Run(own, item)
+		tell := func(out *PreCommit1, err error) {
+			if err != nil {
+				out, err = nil, fmt.Errorf("p1 of sector %d: %w", item.Sector.Number, err)
+			}
+			results[i] = BatchResult{Output: out, Err: err}
+			if item.Done != nil {
+				item.Done(results[i])
+			}
+		}
+		if err != nil {
+			tell(nil, err)
+			continue
+		}
+		end := sync.OnceFunc(func() { err := r.end(); tell(&r.out, err) })
+		r.over = func() { ending.Go(end) }
+		runs = append(runs, r)
 	}
 	beginAll(runs, threads)
 	for {
@@ -50,24 +70,16 @@ func P1Batch(ctx context.Context, items []BatchItem, threads int) []BatchResult 
 			break
 		}
 		labelCohort(ctx, cohort, threads)
-	}
-	var wg sync.WaitGroup
-	for i, r := range runs {
-		if r == nil {
-			continue
-		}
-		wg.Go(func() {
-			if results[i].Err = r.end(); results[i].Err == nil {
-				results[i].Output = &r.out
+		for _, r := range runs {
+			if r.ctx.Err() != nil || len(r.todo) == 0 {
+				r.over()
 			}
-		})
-	}
-	wg.Wait()
-	for i, item := range items {
-		if err := results[i].Err; err != nil {
-			results[i].Err = fmt.Errorf("p1 of sector %d: %w", item.Sector.Number, err)
 		}
 	}
+	for _, r := range runs {
+		r.over()
+	}
+	ending.Wait()
 	return results
 }
 
@@ -86,9 +98,6 @@ func beginAll(runs []*p1Run, threads int) {
 	graphs := map[sealcore.Params]*graph.Graph{}
 	var live []*p1Run
 	for _, r := range runs {
-		if r == nil {
-			continue
-		}
 		p := r.out.Sector.Params
 		if graphs[p] == nil {
 			g, err := graph.New(p.Nodes(), p.PoRepID, p.APIVersion)
@@ -115,7 +124,10 @@ func beginAll(runs []*p1Run, threads int) {
 	for range workers {
 		wg.Go(func() {
 			for r := range next {
-				r.fail(r.begin())
+				if err := r.begin(); err != nil {
+					r.fail(err)
+					r.over()
+				}
 			}
 		})
 	}
@@ -126,7 +138,7 @@ func beginAll(runs []*p1Run, threads int) {
 // the lowest that any is at.
 func nextCohort(runs []*p1Run) (cohort []*p1Run) {
 	for _, r := range runs {
-		if r == nil || r.ctx.Err() != nil || len(r.todo) == 0 {
+		if r.ctx.Err() != nil || len(r.todo) == 0 {
 			continue
 		}
 		if len(cohort) > 0 && r.todo[0] < cohort[0].todo[0] {
@@ -150,6 +162,12 @@ func labelCohort(ctx context.Context, cohort []*p1Run, threads int) {
 			r.fail(err)
 			continue
 		}
+		w.lane.Ended = func(err error) {
+			w.ended = true
+			r.fail(err) // now: it is in no cohort any more
+			r.background(func() error { r.close(w, err); return nil })
+			r.over()
+		}
 		at, works, lanes = append(at, r), append(works, w), append(lanes, w.lane)
 	}
 	if len(at) == 0 {
@@ -157,6 +175,8 @@ func labelCohort(ctx context.Context, cohort []*p1Run, threads int) {
 	}
 	errs := sdr.Layers(ctx, at[0].graph, lanes, works[0].layer, sdr.Options{Threads: threads})
 	for i, r := range at {
-		r.close(works[i], errs[i])
+		if !works[i].ended {
+			r.close(works[i], errs[i])
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -314,5 +315,56 @@ func TestP1Batch(t *testing.T) {
 	check(again, P1Batch(t.Context(), again, 2))
 	if want := []string{"tree-d", "resumed at layer 2/3", "layer 2/3", "layer 3/3"}; !slices.Equal(steps.steps, want) {
 		t.Errorf("did %v, want %v", steps.steps, want)
+	}
+}
+
+// One that is cancelled has ended long before the others have: in the midst of a layer, and with
+// nothing left open.
+func TestP1BatchEndsEachOnItsOwn(t *testing.T) {
+	s, list := layered(t, 2<<20, 3)
+	for _, threads := range []int{1, 2} {
+		items := make([]BatchItem, 3)
+		for i := range items {
+			items[i] = BatchItem{Sector: s, Pieces: list, Paths: InDir(t.TempDir())}
+			items[i].Sector.Number = uint64(i)
+		}
+		own, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ended := make(chan error, 1)
+		items[0].Context = own
+		items[0].Options.Progress = func(step string, _, _ uint64) {
+			if step == "layer 2/3" {
+				cancel()
+			}
+		}
+		items[0].Done = func(r BatchResult) { ended <- r.Err }
+		var others atomic.Int32
+		items[1].Options.Progress = func(step string, done, total uint64) {
+			if step != "layer 2/3" || done < total {
+				return
+			}
+			select {
+			case err := <-ended:
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("%d threads: the cancelled one ended with %v", threads, err)
+				}
+			case <-time.After(time.Minute):
+				t.Errorf("%d threads: the cancelled one has not ended with the layer", threads)
+			}
+			if n := others.Load(); n != 0 {
+				t.Errorf("%d threads: %d of the others had ended", threads, n)
+			}
+		}
+		for i := range items[1:] {
+			items[1+i].Done = func(BatchResult) { others.Add(1) }
+		}
+		for i, r := range P1Batch(t.Context(), items, threads) {
+			if failed := r.Err != nil; failed != (i == 0) {
+				t.Errorf("%d threads: sector %d: %v", threads, i, r.Err)
+			}
+		}
+		if n := others.Load(); n != 2 {
+			t.Errorf("%d threads: %d of the others were told of", threads, n)
+		}
 	}
 }
