@@ -124,6 +124,10 @@ func work(ctx context.Context, cfg *consume.Config, rounds *rounds, site *web.Se
 	defer stop()
 	log.Info("consuming", "version", version.String(), "ip", cfg.IP, "http", site.URL(), "engine", string(cfg.Engine))
 	host.Notify("READY=1")
+	// Until the end of a drain, which may take hours.
+	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	defer unwatch()
+	go host.Watchdog(watched, func() { _ = c.Waiting() }) // it takes the locks that a hang would hold
 	return c.Run(ctx)
 }
 

@@ -151,6 +151,7 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, front *api.AP
 		})
 		return nil
 	})
+	g.Go(func() error { host.Watchdog(ctx, func() { d.Status() }); return nil })
 	g.Go(func() error { return d.Run(ctx) })
 	return g.Wait()
 }
