@@ -86,7 +86,7 @@ func Rules() []Rule {
 			Mend:    "dispatcher sectors --group {{ $labels.group }} --state running --phase {{ $labels.phase }}; consumer doctor on its host",
 		},
 		{
-			Name: "PhaseWithoutHost", Severity: Critical, Metric: "sealfleet_phase_unserved", By: []string{group, phase}, For: 30 * time.Second, Examples: "waiting",
+			Name: "PhaseWithoutHost", Severity: Critical, Metric: "sealfleet_phase_unserved", By: []string{group, phase}, For: 15 * time.Second, Examples: "waiting",
 			Summary: "{{ $value }} {{ $labels.phase }} of {{ $labels.group }} wait, and no living host offers a slot for them",
 			Mend:    "start a consumer of {{ $labels.group }} with {{ $labels.phase }} in its WORKERS, or undrain one",
 		},
@@ -119,7 +119,7 @@ func Rules() []Rule {
 		},
 		{
 			Name: "HostSilent", Severity: Warning, Metric: "sealfleet_host_up", By: []string{"host"}, Below: true, Limit: 1,
-			Summary: "{{ $labels.host }} has not been heard of for a minute, and had not drained",
+			Summary: "{{ $labels.host }} has not been heard of for half a minute, and had not drained",
 			Mend:    "systemctl status sealfleet-consumer on {{ $labels.host }}; its /readyz says what it lacks",
 		},
 		{
@@ -138,7 +138,7 @@ func Rules() []Rule {
 			Mend:    "the dispatcher's log has each; two consumers with one HOST_NAME, or somebody who writes by hand",
 		},
 		{
-			Name: "CopiesMissing", Severity: Critical, Metric: "sealfleet_bus_stream_copies_missing", By: []string{"stream"}, For: 30 * time.Second,
+			Name: "CopiesMissing", Severity: Critical, Metric: "sealfleet_bus_stream_copies_missing", By: []string{"stream"}, For: 15 * time.Second,
 			Summary: "{{ $labels.stream }} lacks {{ $value }} of its copies: one more server down may stop the fleet",
 			Mend:    "nats server list; nats stream info {{ $labels.stream }}; bring the server back",
 		},

@@ -33,7 +33,7 @@ type story struct {
 var stories = []story{
 	{"SectorParked", []string{`sealfleet_phase_parked{group="g1",phase="p3"}: 0x9 2x60`, `sealfleet_phase_parked{group="g1",phase="p4"}: 0x70`}, "2m", "3m", l("severity", "warning", "group", "g1", "phase", "p3"), 2},
 	{"PhaseStuck", []string{`sealfleet_phase_overdue{group="g1",phase="p1"}: 0x9 1x60`}, "2m", "3m", l("severity", "warning", "group", "g1", "phase", "p1"), 1},
-	{"PhaseWithoutHost", []string{`sealfleet_phase_unserved{group="g1",phase="p2"}: 0x9 4x60`}, "2m45s", "3m15s", l("severity", "critical", "group", "g1", "phase", "p2"), 4},
+	{"PhaseWithoutHost", []string{`sealfleet_phase_unserved{group="g1",phase="p2"}: 0x9 4x60`}, "2m30s", "3m", l("severity", "critical", "group", "g1", "phase", "p2"), 4},
 	{"PhaseFailing", []string{`sealfleet_phase_failures_total{group="g1",phase="p5",code="no_space"}: 1x40 3+1x20 23x40`}, "10m", "16m", l("severity", "warning", "group", "g1", "phase", "p5", "code", "no_space"), 0},
 	{"CleaningBehind", []string{`sealfleet_backlog_slots_needed{group="g1",phase="p6"}: 3x60`, `sealfleet_backlog_slots_needed{group="g1",phase="p2"}: 3x60`}, "4m", "6m", l("severity", "warning", "group", "g1"), 3},
 	{"DiskFullSoon", []string{`sealfleet_host_disk_unpromised_bytes{host="h1",disk="LOCAL_DIR"}: 1000000000000-1000000000x400`, `sealfleet_host_disk_unpromised_bytes{host="h2",disk="LOCAL_DIR"}: 1000000000000x400`}, "", "40m", l("severity", "critical", "host", "h1", "disk", "LOCAL_DIR"), 0},
@@ -46,7 +46,7 @@ var stories = []story{
 	{"DoctorRefuses", []string{`sealfleet_host_findings{host="h1",severity="refuse"}: 0x9 2x60`, `sealfleet_host_findings{host="h1",severity="warn"}: 5x70`}, "2m", "3m", l("severity", "warning", "host", "h1"), 2},
 	{"ChainUnreachable", []string{`sealfleet_gate_errors_total{phase="precommit"}: 2x40 2+3x40`}, "10m", "14m", l("severity", "warning", "phase", "precommit"), 0},
 	{"EventsRejected", []string{`sealfleet_events_rejected_total{reason="claim"}: 1x40 2x40`}, "10m", "12m", l("severity", "warning", "reason", "claim"), 0},
-	{"CopiesMissing", []string{`sealfleet_bus_stream_copies_missing{stream="SEAL_EVENTS"}: 0x9 1x60`}, "2m45s", "3m15s", l("severity", "critical", "stream", "SEAL_EVENTS"), 1},
+	{"CopiesMissing", []string{`sealfleet_bus_stream_copies_missing{stream="SEAL_EVENTS"}: 0x9 1x60`}, "2m30s", "3m", l("severity", "critical", "stream", "SEAL_EVENTS"), 1},
 	{"BusUnreachable", []string{`sealfleet_bus_connected: 1x9 0x60`}, "2m45s", "3m15s", l("severity", "critical"), 0},
 	{"LogWentBack", []string{`sealfleet_bus_log_went_back: 0x9 1x60`}, "2m", "3m", l("severity", "critical"), 1},
 	{"DispatcherAbsent", []string{`sealfleet_build_info{program="dispatcher"}: 1x9 stale _x60`, `sealfleet_build_info{program="consumer"}: 1x70`}, "2m", "4m", l("severity", "critical", "program", "dispatcher"), 1},

@@ -158,6 +158,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// copySilent is when a copy counts as away. The server itself calls it so a minute later.
+const copySilent = 15 * time.Second
+
 // current counts the servers that have all of a stream. A server alone tells of no cluster.
 func current(c *jetstream.ClusterInfo) int {
 	if c == nil || c.Leader == "" && len(c.Replicas) == 0 {
@@ -168,7 +171,7 @@ func current(c *jetstream.ClusterInfo) int {
 		n++
 	}
 	for _, r := range c.Replicas {
-		if r.Current && !r.Offline {
+		if r.Current && !r.Offline && r.Active < copySilent {
 			n++
 		}
 	}

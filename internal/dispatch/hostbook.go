@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	hostUpDesc       = prometheus.NewDesc("sealfleet_host_up", "1 for a host that tells of itself, 0 for one that has been silent for a minute without having drained.", []string{"host"}, nil)
+	hostUpDesc       = prometheus.NewDesc("sealfleet_host_up", "1 for a host that tells of itself, 0 for one that has been silent for half a minute without having drained.", []string{"host"}, nil)
 	hostHeardDesc    = prometheus.NewDesc("sealfleet_host_last_heard_timestamp_seconds", "When a host last told of itself.", []string{"host"}, nil)
 	hostDrainDesc    = prometheus.NewDesc("sealfleet_host_draining", "1 for a host that takes nothing new.", []string{"host"}, nil)
 	hostSlotsDesc    = prometheus.NewDesc("sealfleet_host_slots", "Slots of a host by their entry in WORKERS, as it tells.", []string{"host", "entry"}, nil)
@@ -36,9 +36,9 @@ var (
 )
 
 const (
-	hostSilent  = time.Minute        // from then on a host is missed
-	hostForget  = 7 * 24 * time.Hour // it is not coming back
-	mostHosts   = 5000               // what more tell is not kept: their names come from the wire
+	hostSilent  = 6 * bus.StatusEvery // from then on a host is missed
+	hostForget  = 7 * 24 * time.Hour  // it is not coming back
+	mostHosts   = 5000                // what more tell is not kept: their names come from the wire
 	mostNodes   = 1000
 	mostBad     = 100_000
 	mostEntries = 32 // of WORKERS, disks: of one host
