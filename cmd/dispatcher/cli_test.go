@@ -217,6 +217,8 @@ func TestSealAndLook(t *testing.T) {
 	testWhy(t)
 	testLimit(t)
 	testAside(t, dir)
+	testFarm(t)
+	testStops(t)
 	testOperate(t)
 	testEventsAndBus(t, dir)
 

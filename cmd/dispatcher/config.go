@@ -129,12 +129,13 @@ func (c *serveConfig) Validate() error {
 // verbConfig are the settings of the operator's verbs.
 type verbConfig struct {
 	Policy policyConfig
+	Farm   farmConfig
 	Bus    bus.Config
 	Log    logs.Config
 }
 
 // Validate refuses what cannot work.
-func (c *verbConfig) Validate() error { return c.Policy.validate() }
+func (c *verbConfig) Validate() error { return errors.Join(c.Policy.validate(), c.Farm.validate()) }
 
 func load(cfg any, b *bus.Config) error {
 	if err := settings.Load(cfg); err != nil {

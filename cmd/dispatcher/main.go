@@ -47,6 +47,7 @@ func usagef(format string, args ...any) error { return errUsage{fmt.Errorf(forma
 
 func exitCode(err error) int {
 	var usage errUsage
+	var refused *refusal
 	switch {
 	case err == nil:
 		return exitOK
@@ -56,16 +57,19 @@ func exitCode(err error) int {
 		return exitNotFound
 	case errors.Is(err, dispatch.ErrExists), errors.Is(err, dispatch.ErrRefused), errors.Is(err, bus.ErrNoRetry):
 		return exitConflict
-	case errors.Is(err, bus.ErrUnreachable):
+	case errors.Is(err, bus.ErrUnreachable), errors.Is(err, errNoDispatcher):
 		return exitUnreachable
+	case errors.As(err, &refused):
+		return refused.exit()
 	}
 	return exitFailure
 }
 
 const rootHelp = `dispatcher runs the Filecoin sealing fleet's side that hands out work, and the verbs of its operators.
 
-Exit codes: 0 done; 1 failure; 2 bad flags, arguments or settings; 3 no such sector;
-4 it exists already, or its state does not allow that; 5 the bus cannot be reached.
+Exit codes: 0 done; 1 failure; 2 bad flags, arguments or settings; 3 no such sector,
+host or group; 4 it exists already, or its state does not allow that; 5 the bus, or a dispatcher,
+cannot be reached.
 
 A sector is written s-t01000-7, 1000/7 or f01000-7: sector 7 of miner f01000.`
 
@@ -79,11 +83,12 @@ func newRoot() *cobra.Command {
 		Args:          args(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.PersistentFlags().Duration("timeout", 4*time.Second, "how long to try to reach the bus")
+	root.PersistentFlags().Duration("timeout", 4*time.Second, "how long to try to reach the bus or a dispatcher")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
 	root.AddCommand(
 		serveCommand(), submitCommand(), sectorsCommand(), sectorCommand(), eventsCommand(),
-		backlogCommand(), whyCommand(), redoCommand(), cancelCommand(), limitCommand(), alertsCommand(), muteCommand(), unmuteCommand(), asideCommand(),
+		backlogCommand(), whyCommand(), jobsCommand(), hostsCommand(), groupsCommand(), statsCommand(),
+		redoCommand(), cancelCommand(), pauseCommand(), resumeCommand(), drainCommand(), undrainCommand(), limitCommand(), alertsCommand(), muteCommand(), unmuteCommand(), asideCommand(),
 		busCommand(), versionCommand(), manCommand(),
 	)
 	withTable(root)

@@ -64,6 +64,9 @@ func serve(cmd *cobra.Command) error {
 	for _, pattern := range page.Patterns {
 		site.HandleOpen(pattern, page.Handler())
 	}
+	if err := leaveFront(cfg.Bus.StateDir, frontDoor{URL: site.URL(), CA: cfg.HTTP.TLSCert, TokenFile: cfg.HTTP.TokenFile}); err != nil {
+		return err
+	}
 	front := api.New(site)
 	g, ctx := errgroup.WithContext(cmd.Context())
 	site.Check("bus", func(context.Context) error { return errors.New("connecting to NATS") })
