@@ -93,7 +93,7 @@ func Rules() []Rule {
 		{
 			Name: "PhaseFailing", Severity: Warning, Metric: "sealfleet_phase_failures_total", By: []string{group, phase, "code"}, Look: lookIncrease, Window: 30 * time.Minute, Limit: 5,
 			Summary: "{{ $labels.phase }} of {{ $labels.group }} failed more than 5 times within 30 minutes with {{ $labels.code }}",
-			Mend:    "dispatcher events --group {{ $labels.group }} shows each failure with its host and its mend",
+			Mend:    "dispatcher events --follow shows each failure with its host and its mend",
 		},
 		{
 			Name: "CleaningBehind", Severity: Warning, Metric: "sealfleet_backlog_slots_needed", Match: map[string]string{phase: "p6"}, By: []string{group}, For: 5 * time.Minute,
@@ -110,7 +110,7 @@ func Rules() []Rule {
 		{
 			Name: "StorageAuditFailed", Severity: Critical, Metric: "sealfleet_stored_bad", By: []string{"node"},
 			Summary: "{{ $value }} stored sectors on {{ $labels.node }} cannot answer for their CommR, or cannot be read",
-			Mend:    "consumer audit --node {{ $labels.node }} on a host that mounts it; mend the node, then dispatcher redo ID --phase p5 --reason … while the local files are there",
+			Mend:    "consumer audit --all --node {{ $labels.node }} on a host that mounts it; mend the node, then dispatcher redo ID --phase p5 --reason … while the local files are there",
 		},
 		{
 			Name: "RedeliveryStorm", Severity: Warning, Metric: "sealfleet_phase_takeovers_total", By: []string{group, phase}, Look: lookIncrease, Window: 10 * time.Minute, Limit: 10,
