@@ -64,7 +64,7 @@ func BenchmarkCopyAgainstCp(b *testing.B) {
 		settle(from)
 		var synced time.Time
 		start = time.Now()
-		c := Copy{Node: "node1", Dir: dir, written: func(string) { synced = time.Now() }}
+		c := Copy{Node: "node1", Dir: dir, synced: func() { synced = time.Now() }}
 		if _, err := c.file(b.Context(), source{from, "to"}, &counter{}); err != nil {
 			b.Fatal(err)
 		}

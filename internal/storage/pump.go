@@ -9,7 +9,9 @@ import (
 	"sync/atomic"
 )
 
-const bufferSize = 1 << 20
+// bufferSize: small enough that what was read is still in the cache of the core that hashes
+// and writes it.
+const bufferSize = 256 << 10
 
 // buffers are used again: of fresh ones the system would clear every page, for each chunk.
 var buffers = sync.Pool{New: func() any { return &buffer{data: make([]byte, bufferSize)} }}
@@ -26,7 +28,7 @@ type buffer struct {
 func pump(ctx context.Context, r io.Reader, sink func(b []byte) error) (sum [sha256.Size]byte, size int64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	const depth = 6
+	const depth = 12
 	free := make(chan *buffer, depth)
 	toHash, toSink := make(chan *buffer, depth), make(chan *buffer, depth) // never block: there are as many places as buffers
 	for range depth {
