@@ -78,6 +78,10 @@ func serve(cmd *cobra.Command) error {
 		alerts.TellWentBack(ctx, cfg.Alerts, cfg.Name, cfg.Bus.StateDir, err, log)
 		cancel()
 	}
+	if errors.Is(err, bus.ErrStoreHealed) {
+		log.Warn("starting again in the same process", "why", err)
+		return syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+	}
 	host.Notify("STOPPING=1")
 	if err == nil {
 		log.Info("stopped")
@@ -89,18 +93,27 @@ func serve(cmd *cobra.Command) error {
 const wentBackPatience = 15 * time.Second
 
 // hand runs everything that needs the bus.
-func hand(ctx context.Context, cfg *serveConfig, site *web.Server, front *api.API, registry *prometheus.Registry, log *slog.Logger) error {
+func hand(ctx context.Context, cfg *serveConfig, site *web.Server, front *api.API, registry *prometheus.Registry, log *slog.Logger) (err error) {
 	if cfg.Bus.URL == "" {
 		cfg.Server.StateDir = cfg.Bus.StateDir
 		if err := free(cfg.Server.Listen); err != nil {
 			return err
 		}
-		server, err := bus.StartEmbedded(cfg.Server, log)
-		if err != nil {
-			return err
+		server, failure := bus.StartEmbedded(cfg.Server, log)
+		if failure != nil {
+			return failure
 		}
 		defer server.Close()
 		cfg.Bus.Server = server
+		healing, heal := context.WithCancelCause(ctx)
+		defer heal(nil)
+		go func() { heal(server.Healed(healing)) }()
+		ctx = healing
+		defer func() {
+			if cause := context.Cause(healing); errors.Is(cause, bus.ErrStoreHealed) {
+				err = cause
+			}
+		}()
 		log.Info("the embedded NATS server runs", "url", server.ClientURL(), "nats_cli", server.Hint())
 	}
 	tracer, err := trace.Start(ctx, "dispatcher", cfg.Name, log)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
+	"sync/atomic"
 
 	"github.com/google/renameio/v2"
 	"github.com/nats-io/nkeys"
@@ -39,14 +41,27 @@ func ensureSeed(path string) (public string, err error) {
 type serverLog struct {
 	log   *slog.Logger
 	fatal chan string // takes the first
+	full  atomic.Bool // a write failed for want of room, and the store refuses all since
+}
+
+// noRoom are the server's words for a disk that is full.
+var noRoom = []string{"no space left on device", "disk quota exceeded", "JetStream out of resources"}
+
+func (l *serverLog) look(text string) string {
+	for _, words := range noRoom {
+		if strings.Contains(text, words) {
+			l.full.Store(true)
+		}
+	}
+	return "nats: " + text
 }
 
 func (l *serverLog) Noticef(format string, v ...any) {
 	l.log.Debug("nats: " + fmt.Sprintf(format, v...))
 }
-func (l *serverLog) Warnf(format string, v ...any) { l.log.Warn("nats: " + fmt.Sprintf(format, v...)) }
+func (l *serverLog) Warnf(format string, v ...any) { l.log.Warn(l.look(fmt.Sprintf(format, v...))) }
 func (l *serverLog) Errorf(format string, v ...any) {
-	l.log.Error("nats: " + fmt.Sprintf(format, v...))
+	l.log.Error(l.look(fmt.Sprintf(format, v...)))
 }
 func (l *serverLog) Debugf(string, ...any) {}
 func (l *serverLog) Tracef(string, ...any) {}

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type Server struct {
 	dir   string
 	lock  *flock.Flock
 	local local
+	lines *serverLog
 }
 
 // startTimeout is how long recovery of a store may take before it is called a failure.
@@ -122,6 +124,7 @@ func (s *Server) run(c ServerConfig, host string, port int, log *slog.Logger) er
 		return fmt.Errorf("embedded NATS server: %w", err)
 	}
 	lines := &serverLog{log: log, fatal: make(chan string, 1)}
+	s.lines = lines
 	s.ns.SetLoggerV2(lines, false, false, false)
 	go s.ns.Start()
 	for began := time.Now(); !s.ns.ReadyForConnections(100 * time.Millisecond); {
@@ -186,6 +189,40 @@ func (s *Server) HostSeed() string { return filepath.Join(s.dir, "host.nk") }
 // Hint is what to type so that the nats CLI reaches the server.
 func (s *Server) Hint() string {
 	return "export NATS_URL=" + s.ClientURL() + " NATS_NKEY=" + s.DispatcherSeed()
+}
+
+// ErrStoreHealed says that the store's disk was full and has room again. NATS remembers a
+// failed write for as long as it runs and refuses all that follow, so it must be started
+// again.
+var ErrStoreHealed = errors.New("the disk of the embedded server was full and has room again: the server must start again")
+
+// Healed returns ErrStoreHealed when the store's disk was full and has room again; nil when
+// ctx ends first.
+func (s *Server) Healed(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if s.lines.full.Load() && s.room() {
+			return ErrStoreHealed
+		}
+	}
+}
+
+// room tells whether the store's disk takes a few blocks.
+func (s *Server) room() bool {
+	const some = 4 << 20
+	f, err := os.CreateTemp(s.dir, ".room-*")
+	if err != nil {
+		return false
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(make([]byte, some))
+	return errors.Join(err, f.Sync(), f.Close()) == nil
 }
 
 // Close stops the server and waits for it.

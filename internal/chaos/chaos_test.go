@@ -59,6 +59,7 @@ func seed(t *testing.T) uint64 {
 
 // The short form of make chaos: the same fleet, the same faults, the same questions.
 func TestNothingIsLostAndNothingRunsTwice(t *testing.T) {
+	t.Parallel()
 	bin := programs(t)
 	o := Options{
 		Dir: filepath.Join(t.TempDir(), "run"), Bin: bin, Seed: seed(t), Sectors: 40, Faults: 20,

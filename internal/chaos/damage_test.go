@@ -13,6 +13,7 @@ import (
 // A flipped byte, or a lost end, in the store of the log is no matter for sweepers: what
 // the lost events had started would be started again. The fleet must stop, and say so.
 func TestADamagedLogStopsTheFleet(t *testing.T) {
+	t.Parallel()
 	bin := programs(t)
 	for name, damage := range map[string]func(t *testing.T, block string){
 		"a byte in the middle": func(t *testing.T, block string) { flip(t, block, 0.5) },
