@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -41,9 +40,6 @@ type Options struct {
 	Work        time.Duration // most that a phase takes longer than its own work
 	// FailPerMille of the engines' runs fail for no reason.
 	FailPerMille int
-	// Skew sets the clocks of processes wrong, up to this; it needs programs that were built
-	// with SkewedTime.
-	Skew time.Duration
 	// Patience is how long the fleet may bring no sector further once the faults are over.
 	Patience time.Duration
 	Env      []string // added to the consumers' environment
@@ -297,12 +293,4 @@ func (r *run) settle(ctx context.Context) error {
 			return fmt.Errorf("%d of %d sectors did not end, and none has for %v:\n%s", r.Sectors-now, r.Sectors, r.Patience, r.witness.stuck())
 		}
 	}
-}
-
-// skew is how wrong a process's clock is at its next start.
-func (f *fleet) skew(int) []string {
-	if f.Skew == 0 {
-		return nil
-	}
-	return []string{fmt.Sprintf("%s=%d", skewVariable, int64((rand.Float64()*2-1)*f.Skew.Seconds()))}
 }

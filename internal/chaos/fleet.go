@@ -192,7 +192,7 @@ func (f *fleet) dispatcher(i int) *process {
 			if urls == "" {
 				env = append(env, "NATS_NKEY=")
 			}
-			return append(env, f.skew(i)...)
+			return env
 		},
 	}
 }
@@ -215,7 +215,7 @@ func (f *fleet) consumer(i int) *process {
 			if f.Env != nil {
 				env = append(env, f.Env...)
 			}
-			return append(append(env, f.busEnv(true, strings.Join(urls, ","))...), f.skew(f.Dispatchers+i)...)
+			return append(env, f.busEnv(true, strings.Join(urls, ","))...)
 		},
 	}
 }
