@@ -50,6 +50,17 @@ docs: ## write what is made from code anew: the tables of settings and metrics, 
 .PHONY: test
 test: params $(TOOLS)/gotestsum $(TOOLS)/nats ## run all tests (a real NATS server, real child processes, real sectors, a real SNARK)
 	NATS_CLI=$(TOOLS)/nats SEALFLEET_PARAMS_DIR=$(PARAMS_DIR) $(TOOLS)/gotestsum --format pkgname -- -timeout 30m ./...
+	@echo "left out: the web page in a real browser (make test-web, needs chromium)"
+
+.PHONY: test-web
+test-web: $(TOOLS)/gotestsum ## run the web page in a real Chromium (CHROMIUM=path; SCREENSHOTS=directory keeps pictures)
+	@test -n "$${CHROMIUM:-$$(command -v chromium chromium-browser google-chrome | head -1)}" || { echo "no browser: apt-get install chromium, or name one in CHROMIUM"; exit 1; }
+	go vet -tags browser ./internal/web/page
+	$(TOOLS)/gotestsum --format testname -- -tags browser -timeout 15m ./internal/web/page
+
+.PHONY: bench-web
+bench-web: ## measure the page: first paint and events, SECTORS=100000 of them known (minutes)
+	SEALFLEET_BENCH_SECTORS=$(or $(SECTORS),100000) go test -tags browser -count=1 -v -timeout 30m -run TestMeasure ./internal/web/page
 
 .PHONY: test-race
 test-race: $(TOOLS)/gotestsum $(TOOLS)/nats ## run the tests of the fleet's rooms under the race detector

@@ -38,7 +38,7 @@ export function mount(root, params) {
     const chosen = grid.picked.size ? [...grid.picked] : grid.active !== null ? [grid.active] : [];
     const rows = list.pages().items.filter((f) => f.redo && chosen.includes(rowKey(f)));
     if (!rows.length) return;
-    const answer = await redo([...new Set(rows.map((f) => f.sector))], rows.length === 1 ? rows[0].phase : undefined);
+    const answer = await redo([...new Set(rows.map((f) => f.sector))], rows.length === 1 && rows[0].state !== "parked" ? rows[0].phase : undefined);
     if (!answer) return;
     grid.pickAll(false);
     list.ask();

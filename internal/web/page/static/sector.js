@@ -31,7 +31,7 @@ function actions(sec, id, done) {
     if (p && await redo([id], p)) done();
   } }, h("option", { value: "" }, "Redo a phase …"), sec.steps.filter((s) => ["done", "failed"].includes(s.status)).map((s) => h("option", { value: s.phase }, s.phase)));
   return [
-    parked && button(`Redo ${parked.phase}`, () => redo([id], parked.phase), "primary"),
+    parked && button(`Redo ${parked.phase}`, () => redo([id], parked.parked ? "" : parked.phase), "primary"),
     !over && phase,
     !over && (sec.paused
       ? button("Resume", () => ask({ title: `Resume ${id}`, verb: "Resume", path: path("resume"), detail: "It goes on with its next phase." }))
@@ -116,7 +116,7 @@ export function mount(root, _params, id) {
     drawTime();
   }
   function drawTime() {
-    if (sec && drawing.isConnected) show(drawing, timeline(sec, Math.max(560, drawing.clientWidth)));
+    if (sec && drawing.isConnected) show(drawing, timeline(sec, Math.max(330, drawing.clientWidth)));
   }
   const watch = new ResizeObserver(drawTime);
   watch.observe(drawing);
@@ -124,7 +124,8 @@ export function mount(root, _params, id) {
   return {
     title: id,
     keys: {
-      redo: async () => { const p = sec?.steps.find((s) => s.parked); if (p && await redo([id], p.phase)) done(); },
+      // Without a phase: if somebody else was quicker, it is refused rather than done twice.
+      redo: async () => { if (sec?.steps.some((s) => s.parked) && await redo([id], "")) done(); },
       up: () => { location.hash = "#/sectors"; },
     },
     update(batch) { if (batch.reset || batch.sectors.has(id)) fresh.ask(); },
