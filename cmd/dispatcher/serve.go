@@ -172,9 +172,19 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, front *api.AP
 	return g.Wait()
 }
 
-// prepare makes the streams and consumers that are missing.
+// prepare makes the streams and consumers that are missing. A bus that is away, or a
+// cluster that has no leader yet, is waited for, as Connect does.
 func prepare(ctx context.Context, b *bus.Bus, groups []string, log *slog.Logger) error {
 	changes, err := b.Apply(ctx, groups)
+	for wait := 250 * time.Millisecond; errors.Is(err, bus.ErrUnreachable); wait = min(2*wait, 10*time.Second) {
+		log.Warn("cannot prepare the bus, trying again", "error", err, "in", wait)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+		changes, err = b.Apply(ctx, groups)
+	}
 	if err != nil {
 		return fmt.Errorf("prepare the bus: %w", err)
 	}

@@ -171,6 +171,7 @@ func (f *fleet) busEnv(host bool, urls string) []string {
 
 // policyEnv is what makes a run short: an operator's hand is never needed.
 var policyEnv = []string{
+	"BACKLOG_P1_HOLD=0",
 	"MAX_ATTEMPTS=1000", "RETRY_DELAY=100ms", "TRANSIENT_DELAY=100ms", "MAX_DELAY=1s", "SWEEP_EVERY=1s", "TASK_SILENCE=5s",
 	"DEV_CHAIN_EPOCH=20ms", "DEV_CHAIN_REQUIRE_SNARK=false",
 	// Epochs are short, and a run lasts many of them.
