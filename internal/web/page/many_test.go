@@ -15,6 +15,7 @@ import (
 
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"golang.org/x/sync/errgroup"
 
 	"sealfleet/internal/phases"
 )
@@ -24,10 +25,15 @@ func awaited(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithA
 // submitMany has so many sectors known, of which few may begin.
 func (f *farm) submitMany(n int) {
 	f.Helper()
-	const most = 5000
+	// Side by side, because each is written to the disk before the next; in small parts, because
+	// an answer must come within the server's time.
+	const most, beside = 250, 16
+	var g errgroup.Group
+	g.SetLimit(beside)
 	for from := 1; from <= n; from += most {
-		f.submit(from, min(most, n-from+1))
+		g.Go(func() error { f.submit(from, min(most, n-from+1)); return nil })
 	}
+	must(f.T, g.Wait())
 	f.until("all are known", func() bool {
 		var v struct{ Total int }
 		f.get("/v1/sectors?limit=1", &v)

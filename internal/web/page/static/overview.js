@@ -37,7 +37,9 @@ function alarms(o) {
   const list = [...o.alarms].sort((a, b) => severities.indexOf(a.severity) - severities.indexOf(b.severity));
   return h("section", { class: "panel alarms", "aria-labelledby": "alarms-h" },
     h("h2", { id: "alarms-h" }, list.length ? many(list.length, "alarm") : "Alarms"),
-    list.length === 0 && h("p", { class: "calm" }, "Nothing needs you."),
+    list.length === 0 && h("p", { class: "calm" }, o.sectors.parked
+      ? ["No alarm; ", h("a", { href: "#/failed" }, `${many(o.sectors.parked, "sector is", "sectors are")} parked`), " and wait for an operator."]
+      : "Nothing needs you."),
     list.length > 0 && h("ul", {}, list.map((a) => {
       const link = alarmLink(a);
       return h("li", { class: `alarm lv-${a.severity}`, key: [a.code, a.group, a.phase, a.sector, a.host].join("/") },

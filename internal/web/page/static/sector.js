@@ -11,7 +11,7 @@ const shown = 200; // events of the log; the rest on asking
 
 function head(sec, acts) {
   return h("header", { class: "sechead" },
-    h("p", { class: "fine" }, h("a", { href: "#/sectors" }, "Sectors"), " / "),
+    h("p", { class: "fine" }, h("a", { href: "#/sectors" }, "← Sectors")),
     h("h1", {}, h("span", { class: "id" }, sec.sector), " ", chip(sec.state), sec.paused && chip("paused")),
     h("p", { class: "facts" }, [`group ${sec.group}`, sec.size, `proof type ${sec.proof_type}`, sec.spec.storage_node && `to ${sec.spec.storage_node}`, sec.spec.submitted_by && `by ${sec.spec.submitted_by}`].filter(Boolean).join(" · "), " · submitted ", ago(sec.submitted_at), " ago",
       sec.ended_at && [" · ended ", when(sec.ended_at)], sec.freed > 0 && ` · ${bytes(sec.freed)} freed`),

@@ -100,7 +100,8 @@ export function timeline(sector, width) {
   s("g", { key: "axis" }, axis(from, to, x, height, room)),
   bars.map((b, i) => s("g", { class: "piece", key: `bar-${i}` }, s("title", {}, b.label),
     s("rect", { class: `block k-${b.kind}`, x: x(b.from), y: y(b.phase) + (b.kind === "waiting" || b.kind === "delayed" ? 10 : 6), width: Math.max(2, x(b.to) - x(b.from)), height: b.kind === "waiting" || b.kind === "delayed" ? 10 : 18, rx: 2 }),
-    b.kind === "failed" && s("path", { class: "cross", d: `M${x(b.to) - 4},${y(b.phase) + 11} l8,8 m0,-8 l-8,8` }))),
+    // Beside the bar, so that the shortest failure can be seen, and without colour.
+    b.kind === "failed" && s("path", { class: "cross", d: `M${x(b.to) + 4},${y(b.phase) + 11} l8,8 m0,-8 l-8,8` }))),
   !sector.ended_at && s("line", { class: "nowline", key: "now", x1: x(at), x2: x(at), y1: top - 4, y2: height }),
   s("g", { key: "deadlines" }, sector.deadlines.map((d, i) => deadline(d, i, x, to, width, height))));
 }
