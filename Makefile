@@ -65,7 +65,7 @@ bench-web: ## measure the page: first paint and events, SECTORS=100000 of them k
 .PHONY: test-race
 test-race: $(TOOLS)/gotestsum $(TOOLS)/nats ## run the tests of the fleet's rooms under the race detector
 	NATS_CLI=$(TOOLS)/nats $(TOOLS)/gotestsum --format pkgname -- -race -timeout 30m \
-		./internal/phases/... ./internal/bus/... ./internal/throttle/... ./internal/chain/... ./internal/web/... ./internal/settings/...
+		./internal/phases/... ./internal/bus/... ./internal/throttle/... ./internal/chain/... ./internal/web/... ./internal/settings/... ./internal/alerts/... ./internal/trace/...
 
 .PHONY: test-race-all
 test-race-all: $(TOOLS)/gotestsum $(TOOLS)/nats ## the same for all of the fleet's rooms: ten minutes

@@ -253,6 +253,11 @@ Exit codes: 0 all are good; 1 some are bad or cannot be read; 3 nothing to audit
 			if err != nil {
 				return err
 			}
+			for _, found := range list {
+				if err := consume.TellAudit(b, cfg, found); err != nil {
+					fmt.Fprintln(cmd.ErrOrStderr(), "the dispatchers were not told:", err)
+				}
+			}
 			if err := output.print(cmd.OutOrStdout(), list, func(w io.Writer) error { return auditTable(w, list) }); err != nil {
 				return err
 			}

@@ -276,18 +276,21 @@ func (c *Consumer) auditNode(ctx context.Context, patience *host.Patience, node 
 	return after
 }
 
-// tellAudit lets the dispatchers know what an audit found: they raise the alarm, and end
-// it. If none listens the next round tells it again.
 func (c *Consumer) tellAudit(a Audited) {
-	if a.Result == AuditUnknown || len(c.cfg.Groups) == 0 {
-		return
-	}
-	err := c.bus.Notice(c.cfg.Groups[0], c.cfg.HostName, bus.NoticeAudit, bus.StoredAudit{
-		Node: a.Node, Sector: a.Sector, Result: a.Result, Message: a.Message, At: time.Now().UTC(),
-	})
-	if err != nil {
+	if err := TellAudit(c.bus, &c.cfg, a); err != nil {
 		c.log.Debug("could not tell of an audit", logs.Sector, a.Sector, "error", err)
 	}
+}
+
+// TellAudit lets the dispatchers know what an audit found: they raise the alarm, and end
+// it. If none listens the next audit tells it again.
+func TellAudit(b *bus.Bus, cfg *Config, a Audited) error {
+	if a.Result == AuditUnknown || len(cfg.Groups) == 0 {
+		return nil
+	}
+	return b.Notice(cfg.Groups[0], cfg.HostName, bus.NoticeAudit, bus.StoredAudit{
+		Node: a.Node, Sector: a.Sector, Result: a.Result, Message: a.Message, At: time.Now().UTC(),
+	})
 }
 
 // mayClean tells whether the chains allow p6 of a sector that was not given up: p4, p5 and
