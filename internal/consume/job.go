@@ -171,10 +171,26 @@ func (j *job) event(kind phases.EventType) phases.Event {
 // append writes the event after our last one. ErrConflict means that the claim is lost.
 func (j *job) append(ctx context.Context, e phases.Event) error {
 	seq, err := j.c.bus.Append(ctx, e, j.lastSeq)
+	var conflict *bus.ConflictError
+	if errors.As(err, &conflict) && j.adoptOwn(conflict.Other) {
+		e.PrevID = j.lastID
+		seq, err = j.c.bus.Append(ctx, e, j.lastSeq)
+	}
 	if err == nil {
 		j.lastID, j.lastSeq = e.ID, seq
 	}
 	return err
+}
+
+// adoptOwn tells whether an event is our own progress whose answer was lost, and goes on
+// from it. When a server dies or comes back under many jobs, what was sent last has often
+// been written although nobody said so; to take it for somebody else's would kill our work.
+func (j *job) adoptOwn(e *phases.Event) bool {
+	if e == nil || e.Type != phases.Progress || e.ClaimID != j.claimID || e.PrevID != j.lastID || e.Host != j.c.cfg.HostName {
+		return false
+	}
+	j.lastID, j.lastSeq = e.ID, e.Seq
+	return true
 }
 
 // unknownDelay is how long a task waits whose chain doesn't know it (yet): a copy of the
@@ -382,7 +398,7 @@ func (j *job) heartbeat(ctx context.Context, now time.Time) error {
 	}
 	if err == nil && last == nil {
 		last, err = &phases.Event{}, errLost
-	} else if err == nil && last.ID != j.lastID {
+	} else if err == nil && last.ID != j.lastID && !j.adoptOwn(last) {
 		err = errLost
 	}
 	if err == nil {
