@@ -204,6 +204,25 @@ func TestRedoFromThePage(t *testing.T) {
 	}
 }
 
+// Redo in bulk, by keys alone; one request, each sector answered for by itself.
+func TestRedoInBulk(t *testing.T) {
+	f := newFarm(t, farmOptions{})
+	f.fail = func(task phases.Task) *phases.Result { return firstFails(task.Spec.Number)(task) } // all of them
+	f.submit(1, 3)
+	f.work(phases.P1)
+	b := f.open("/#/failed")
+	b.until("all are listed", `document.querySelectorAll(".rows .row.is-parked").length === 3`)
+	b.press("jx")
+	b.until("one is chosen", `document.querySelector("#redo").innerText === "Redo 1"`)
+	b.press("jx")
+	b.until("two are", `document.querySelector("#redo").innerText === "Redo 2"`)
+	b.press("r")
+	b.until("who and why are asked", `document.querySelector("dialog input[name=by]") === document.activeElement`)
+	b.run(chromedp.SendKeys("dialog input[name=by]", "ana@desk", chromedp.ByQuery), chromedp.SendKeys("dialog input[name=reason]", "memory added\r", chromedp.ByQuery))
+	b.until("what was done is said", `document.getElementById("said").innerText.includes("2 sectors are done again")`)
+	b.until("the third is left", `document.querySelectorAll(".rows .row").length === 1`)
+}
+
 // What the API refuses is said in its words, and the dialog stays.
 func TestARefusalIsSaid(t *testing.T) {
 	f := parkedFarm(t)
