@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"sealfleet/internal/bus"
+	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 )
 
@@ -200,14 +201,14 @@ func TestSealAndLook(t *testing.T) {
 	if out, _, _ = run("sectors", "-o", "ndjson", "--state", "finished"); strings.Count(out, "\n") != 2 {
 		t.Errorf("finished sectors:\n%s", out)
 	}
-	out, errs, code = run("sector", "1000/7")
-	for _, want := range []string{"finished", "p1", "host1", "no SNARK was made", "node1 /store", "4.0 KiB", "comm r", "accepted_without_snark"} {
+	out, errs, code = run("sector", "1000/7", "--log")
+	for _, want := range []string{"gate precommit", "landed", "commit by", "met", "submitted", "claimed","finished", "p1", "host1", "no SNARK was made", "node1 /store", "4.0 KiB", "comm r", "accepted_without_snark"} {
 		if code != exitOK || !strings.Contains(out, want) {
 			t.Errorf("sector has no %q: %d\n%s\n%s", want, code, out, errs)
 		}
 	}
 	out, _, code = run("sector", "s-t01000-9", "-o", "json")
-	var d detail
+	var d dispatch.Detail
 	if err := json.Unmarshal([]byte(out), &d); code != exitOK || err != nil || len(d.Attempts) != 2 || d.Attempts[1].Result.Code != "corrupt" {
 		t.Errorf("%d %v\n%s", code, err, out)
 	}
@@ -308,7 +309,7 @@ func testEventsAndBus(t *testing.T, dir string) {
 		}
 		types[last.Type]++
 	}
-	if code != exitOK || types["redo"] != 1 || types["failed"] == 0 || types["submitted"] != 1 {
+	if code != exitOK || types["redo"] != 2 || types["failed"] == 0 || types["submitted"] != 1 {
 		t.Errorf("%d %v\n%s", code, types, errs)
 	}
 	// Following from the beginning shows the same events, until it is interrupted.

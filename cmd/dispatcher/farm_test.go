@@ -44,6 +44,19 @@ func testFarm(t *testing.T) {
 	until(t, says("PHASE", "p1", "2KiB", "FINISHED", time.Now().UTC().Format(time.DateOnly)), "stats")
 	until(t, says("SECTOR"), "jobs", "--phase", "p1", "--state", "running")
 
+	until(t, says("s-t01000-9", "PreCommitPhase2"), "legacy", "--result-status", "2")
+	var rows []struct {
+		Sector, Phase string
+		Bit           int `json:"task_type"`
+		Finished      int `json:"is_finished"`
+		Status        int `json:"result_status"`
+	}
+	out, errs, code := run("legacy", "1000/9", "-o", "json")
+	if err := json.Unmarshal([]byte(out), &rows); err != nil || len(rows) != 6 || rows[0].Bit != 1 || rows[0].Finished != 1 || rows[0].Status != 0 ||
+		rows[1].Phase != "p2" || rows[1].Status != 2 || rows[5].Bit != 32 || rows[5].Finished != 0 || rows[5].Status != 1 {
+		t.Errorf("legacy: %v %d\n%s\n%s", err, code, out, errs)
+	}
+
 	var stats struct {
 		Schema string
 		Phases []struct {
@@ -52,7 +65,7 @@ func testFarm(t *testing.T) {
 		}
 		Days []struct{ Finished int }
 	}
-	out, errs, code := run("stats", "--phase", "p1", "-o", "json")
+	out, errs, code = run("stats", "--phase", "p1", "-o", "json")
 	if err := json.Unmarshal([]byte(out), &stats); err != nil || code != exitOK || stats.Schema != "sealfleet.v1" || len(stats.Phases) != 1 ||
 		stats.Phases[0].Phase != "p1" || stats.Phases[0].Count != 3 || len(stats.Days) != 1 || stats.Days[0].Finished != 2 {
 		t.Errorf("stats: %v %d\n%s\n%s", err, code, out, errs)
@@ -86,6 +99,10 @@ func testStops(t *testing.T) {
 		{[]string{"pause", "1000/77", "--reason", "x"}, exitNotFound, "did you mean s-t01000-7"},
 		{[]string{"pause", "1000/7", "--reason", "x"}, exitConflict, "finished"},
 		{[]string{"resume", "1000/9", "--reason", "x"}, exitConflict, "not paused"},
+		{[]string{"legacy", "--result-status", "3"}, exitUsage, "result_status"},
+		{[]string{"legacy", "set", "1000/9", "2", "--reason", "x"}, exitUsage, "--result-status 1"},
+		{[]string{"legacy", "set", "1000/9", "3", "--result-status", "1", "--reason", "x"}, exitUsage, "32"},
+		{[]string{"legacy", "set", "1000/7", "2", "--result-status", "1", "--reason", "x"}, exitConflict, "ended"},
 		{[]string{"jobs", "--state", "sleeping"}, exitUsage, "sleeping"},
 		{[]string{"jobs", "--output", "yaml"}, exitUsage, "yaml"},
 	} {
@@ -107,7 +124,10 @@ func testStops(t *testing.T) {
 	until(t, says("taken again"), "resume", "group1", "p6", "--reason", "a disk was added")
 	until(t, says("nothing new begins for s-t01000-9"), "pause", "1000/9", "--reason", "its piece is looked at")
 	until(t, says("paused: its piece is looked at"), "sectors", "--state", "paused")
+	until(t, says("p2 of s-t01000-9 is done again"), "legacy", "set", "1000/9", "2", "--result-status", "1", "--reason", "as in the old days")
+	until(t, says("as in the old days"), "events", "--sector", "1000/9")
 	until(t, says("s-t01000-9 goes on"), "resume", "1000/9", "--reason", "the piece is fine")
+	until(t, says("s-t01000-9", "parked"), "sectors", "--state", "parked") // p2 has failed once more
 }
 
 func TestNoDispatcher(t *testing.T) {

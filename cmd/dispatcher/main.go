@@ -87,7 +87,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
 	root.AddCommand(
 		serveCommand(), submitCommand(), sectorsCommand(), sectorCommand(), eventsCommand(),
-		backlogCommand(), whyCommand(), jobsCommand(), hostsCommand(), groupsCommand(), statsCommand(),
+		backlogCommand(), whyCommand(), jobsCommand(), hostsCommand(), groupsCommand(), statsCommand(), legacyCommand(),
 		redoCommand(), cancelCommand(), pauseCommand(), resumeCommand(), drainCommand(), undrainCommand(), limitCommand(), alertsCommand(), muteCommand(), unmuteCommand(), asideCommand(),
 		busCommand(), versionCommand(), manCommand(),
 	)

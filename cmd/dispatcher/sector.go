@@ -14,40 +14,18 @@ import (
 	"sealfleet/internal/phases"
 )
 
-// detail is one sector with its history.
-type detail struct {
-	dispatch.Row
-	Size     string            `json:"size"`
-	Spec     phases.Spec       `json:"spec"`
-	Attempts []phases.Attempt  `json:"attempts"`
-	Outputs  map[string]string `json:"outputs"`  // of the steps that are done, merged; without the proof's bytes and the receipt
-	Proof    proofDetail       `json:"proof"`    //
-	Receipt  json.RawMessage   `json:"receipt"`  // p5's; null before it
-	Freed    int64             `json:"freed"`    // bytes, by p6
-	Operator []operatorEvent   `json:"operator"` // what operators did
-	Doubted  []string          `json:"doubted"`  // events that are not believed
-}
-
-type proofDetail struct {
-	Snark   string  `json:"snark"` // "groth16", "none: …", or empty before p4
-	Bytes   int     `json:"bytes"`
-	SHA256  string  `json:"sha256,omitempty"`
-	Seconds float64 `json:"seconds,omitempty"`
-}
-
-type operatorEvent struct {
-	At     time.Time        `json:"at"`
-	Type   phases.EventType `json:"type"`
-	By     string           `json:"by"`
-	Target phases.Step      `json:"target,omitempty"`
-	Reason string           `json:"reason,omitempty"`
-}
+// detail is one sector with its history, for people.
+type detail struct{ *dispatch.Detail }
 
 func sectorCommand() *cobra.Command {
+	withLog := false
 	cmd := &cobra.Command{
 		Use:   "sector ID",
 		Short: "Show one sector's history and what it made",
-		Args:  args(cobra.ExactArgs(1)),
+		Long: `sector shows each attempt of each phase with its host, how long it waited and ran, what it moved, and
+how it failed; the gates and deadlines of the chain; what operators did; and what the sector made.
+--log adds every event, one a line: the whole can be pasted into a report.`,
+		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			id, err := parseSector(a[0])
 			if err != nil {
@@ -64,7 +42,7 @@ func sectorCommand() *cobra.Command {
 				if err != nil {
 					return suggest(ctx, v.bus, err, id)
 				}
-				d := detailOf(s, events, v.policy)
+				d := detail{dispatch.DetailOf(s, events, v.policy, time.Now())}
 				if d.State == phases.StatusSealing && len(d.Attempts) == 0 {
 					// Only the other sectors of its group tell whether it is held back.
 					why, err := dispatch.Why(ctx, v.bus, v.policy, v.cfg.Policy.HoldP1, id)
@@ -74,59 +52,24 @@ func sectorCommand() *cobra.Command {
 					d.Row = why.Row
 				}
 				if form != asTable {
-					return writeJSON(cmd.OutOrStdout(), d, form == asJSON)
+					return writeJSON(cmd.OutOrStdout(), d.Detail, form == asJSON)
 				}
-				return d.table(cmd)
+				if err := d.table(cmd); err != nil || !withLog {
+					return err
+				}
+				line(cmd.OutOrStdout(), "")
+				log := &eventWriter{w: cmd.OutOrStdout(), form: asTable}
+				for _, e := range events {
+					if err := log.take(e); err != nil {
+						return err
+					}
+				}
+				return nil
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&withLog, "log", false, "every event, too (in a table; for JSON see: dispatcher events --sector ID)")
 	return withOutput(cmd)
-}
-
-func detailOf(s *phases.Sector, events []phases.Event, p phases.Policy) detail {
-	attempts, rejected := phases.Attempts(events)
-	d := detail{
-		Row: dispatch.RowOf(s, p, time.Now()), Size: sizeName(s.Spec.ProofType), Spec: s.Spec,
-		Attempts: attempts, Outputs: map[string]string{}, Operator: []operatorEvent{}, Doubted: []string{},
-	}
-	for _, a := range attempts {
-		if a.Status == phases.StatusDone && a.Result != nil {
-			d.take(a)
-		}
-	}
-	for _, e := range events {
-		switch e.Type {
-		case phases.Submitted, phases.Redo, phases.Cancelled:
-			if e.Step == phases.SectorEnd {
-				d.Operator = append(d.Operator, operatorEvent{e.At, e.Type, e.Host, e.Target, e.Reason})
-			}
-		}
-	}
-	for _, r := range rejected {
-		d.Doubted = append(d.Doubted, r.Error())
-	}
-	return d
-}
-
-func (d *detail) take(a phases.Attempt) {
-	for k, v := range a.Result.Outputs {
-		switch k {
-		case "proof":
-			d.Proof.Bytes = len(v) / 2
-		case "receipt":
-			if json.Valid([]byte(v)) {
-				d.Receipt = json.RawMessage(v)
-			}
-		default:
-			d.Outputs[k] = v
-		}
-	}
-	switch a.Step {
-	case phases.P4:
-		d.Proof.Snark, d.Proof.SHA256, d.Proof.Seconds = d.Outputs["snark"], d.Outputs["proof_sha256"], a.Result.Seconds
-	case phases.P6:
-		d.Freed = a.Result.Bytes
-	}
 }
 
 func (d *detail) table(cmd *cobra.Command) error {
@@ -150,6 +93,19 @@ func (d *detail) table(cmd *cobra.Command) error {
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	line(w, "")
+	for _, g := range d.Gates {
+		line(w, "%-18s %s  opened %s, ended %s  %s", "gate "+string(g.Phase), g.State, stamp(g.OpenedAt), stamp(g.EndedAt), g.Note)
+	}
+	for _, x := range d.Deadlines {
+		left := "met"
+		if until := time.Until(x.At); !x.Met && until > 0 {
+			left = "in " + span(until)
+		} else if !x.Met {
+			left = "over for " + span(-until)
+		}
+		line(w, "%-18s %s  %s", strings.ReplaceAll(x.Name, "_", " "), stamp(x.At), left)
 	}
 	d.made(cmd)
 	for _, r := range d.Doubted {

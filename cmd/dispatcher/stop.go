@@ -51,15 +51,15 @@ func (c *client) doIt(ctx context.Context, cmd *cobra.Command, path string, body
 	if err = c.post(ctx, path, body, &d); err != nil {
 		return d, err
 	}
-	form, err := outputOf(cmd)
-	if err != nil {
-		return d, err
-	}
-	if form != asTable {
-		return d, writeJSON(cmd.OutOrStdout(), d, form == asJSON)
+	return d, tellDone(cmd, d)
+}
+
+func tellDone(cmd *cobra.Command, d item[didIt]) error {
+	if form, _ := outputOf(cmd); form != asTable {
+		return writeJSON(cmd.OutOrStdout(), d, form == asJSON)
 	}
 	line(cmd.OutOrStdout(), "%s", d.V.Message)
-	return d, nil
+	return nil
 }
 
 const stopArgs = `SECTOR | GROUP [PHASE]`
