@@ -202,7 +202,7 @@ func TestSealAndLook(t *testing.T) {
 		t.Errorf("finished sectors:\n%s", out)
 	}
 	out, errs, code = run("sector", "1000/7", "--log")
-	for _, want := range []string{"gate precommit", "landed", "commit by", "met", "submitted", "claimed","finished", "p1", "host1", "no SNARK was made", "node1 /store", "4.0 KiB", "comm r", "accepted_without_snark"} {
+	for _, want := range []string{"gate precommit", "landed", "commit by", "met", "submitted", "claimed", "finished", "p1", "host1", "no SNARK was made", "node1 /store", "4.0 KiB", "comm r", "accepted_without_snark"} {
 		if code != exitOK || !strings.Contains(out, want) {
 			t.Errorf("sector has no %q: %d\n%s\n%s", want, code, out, errs)
 		}
