@@ -178,6 +178,7 @@ func measureOutage(ctx context.Context, o Options, log *slog.Logger, n *Numbers,
 	n.Jobs, n.Outage = jobs, 2*o.AckWait
 	// Until all have begun takes a while on few cores, and what it takes to end them too.
 	work := time.Duration(jobs)*100*time.Millisecond + 5*o.AckWait
+	o.FailPerMille = 0 // another attempt after a failure is no duplicate
 	o.Consumers, o.Workers = hosts, fmt.Sprintf("%d:p1", (jobs+hosts-1)/hosts)
 	o.Env = []string{fmt.Sprintf("%s=%v-p1", ledger.WorkVariable, work.Round(time.Second))}
 	return with(ctx, o, log, hosts, func(f *fleet, b *bus.Bus, w *witness) error {

@@ -104,6 +104,8 @@ func (j *job) report(work context.Context, e phases.Event) (settled bool) {
 // be lost (errLost), or nobody waits any more.
 func (j *job) insist(work context.Context, e phases.Event, what string) error {
 	for {
+		// A heartbeat may have found progress of ours that nobody had said was written.
+		e.PrevID = j.lastID
 		ctx, cancel := context.WithTimeout(context.Background(), j.c.bus.Heartbeat())
 		err := j.append(ctx, e)
 		cancel()
@@ -120,9 +122,9 @@ func (j *job) insist(work context.Context, e phases.Event, what string) error {
 			return err
 		}
 		j.log.Warn(what+" cannot be told yet, trying again", "error", err)
-		if err := j.heartbeat(work, time.Now()); errors.Is(err, errLost) {
-			return errLost
-		}
+		// It extends the lease. If it finds the chain's end strange, that may be this very
+		// event, written without an answer: only appending it again can tell.
+		_ = j.heartbeat(work, time.Now())
 	}
 }
 
