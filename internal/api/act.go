@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -101,10 +102,37 @@ func (a *API) submit(r *http.Request, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	last := uint64(0)
+	for _, item := range items {
+		last = max(last, item.Seq)
+	}
+	a.seen(r, last)
 	return struct {
 		Schema string                `json:"schema"`
 		Items  []dispatch.Submission `json:"items"`
 	}{Schema, items}, nil
+}
+
+// seenWithin is how long an answer waits for this dispatcher to read what was written.
+const seenWithin = 3 * time.Second
+
+// seen waits until this dispatcher has read the log up to a sequence, so that who asks next
+// is not told the state of before. What was asked for is done, whatever comes of that.
+func (a *API) seen(r *http.Request, seq uint64) {
+	ctx, cancel := context.WithTimeout(r.Context(), seenWithin)
+	defer cancel()
+	_ = a.Dispatcher.Await(ctx, seq)
+}
+
+// seenSector waits until this dispatcher has read what was last written on a sector's chain.
+func (a *API) seenSector(r *http.Request, id string) {
+	row, known := a.Dispatcher.Row(id)
+	if !known {
+		return
+	}
+	if last, err := a.Bus.Last(r.Context(), row.Group, id, phases.SectorEnd); err == nil && last != nil {
+		a.seen(r, last.Seq)
+	}
 }
 
 type redo struct {
@@ -156,7 +184,11 @@ func (a *API) redoSector(r *http.Request, id string, b redo) (phases.Step, error
 			return "", failf(http.StatusConflict, "not_parked", "%s is not parked (it is %s)", id, s.Status(a.Dispatcher.Policy)).mended("say with phase what to do again")
 		}
 	}
-	return step, dispatch.Redo(r.Context(), a.Bus, id, step, b.actor(), b.Reason)
+	if err := dispatch.Redo(r.Context(), a.Bus, id, step, b.actor(), b.Reason); err != nil {
+		return step, err
+	}
+	a.seenSector(r, id)
+	return step, nil
 }
 
 // redone is what became of one of many.
@@ -239,6 +271,7 @@ func (a *API) onSector(r *http.Request, body []byte, action, message string, f f
 	if err := f(id, b.actor(), b.Reason); err != nil {
 		return nil, err
 	}
+	a.seenSector(r, id)
 	d := b.done(action, message, id)
 	d.Sector = id
 	return d, nil

@@ -31,7 +31,7 @@ import (
 
 const (
 	group    = "group1"
-	patience = 30 * time.Second // for what must come; no test asserts time
+	patience = 5 * time.Minute // for what must come, on a machine with other work; no test asserts time
 )
 
 // farm is a dispatcher with its API over an embedded server, and a host in this process.
@@ -49,7 +49,7 @@ type farm struct {
 
 func newFarm(t *testing.T, access web.Access) *farm {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	log := slog.New(slog.DiscardHandler)
 	if os.Getenv("TEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -277,10 +277,12 @@ func TestEverythingAnswersAsSpecified(t *testing.T) {
 	} {
 		f.get(path)
 	}
-	overview := f.get("/v1/overview")
-	if s := overview["sectors"].(map[string]any); s["sealing"] != 2.0 || s["parked"] != 1.0 {
-		t.Errorf("sectors: %v", s)
-	}
+	var overview map[string]any
+	f.until("the overview counts them", func() bool { // it may be a quarter of a second old
+		overview = f.get("/v1/overview")
+		s := overview["sectors"].(map[string]any)
+		return s["sealing"] == 2.0 && s["parked"] == 1.0
+	})
 	if p := overview["phases"].([]any)[1].(map[string]any); p["phase"] != "p2" || p["waiting"] != 2.0 || p["running"] != 0.0 {
 		t.Errorf("p2: %v", p)
 	}

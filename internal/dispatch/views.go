@@ -303,6 +303,9 @@ func (d *Dispatcher) Row(id string) (Row, bool) {
 	return *withHold(&r.current(d.Policy, now).row, d.board.heldNow(now)), true
 }
 
+// Await waits until this dispatcher has read the log up to a sequence.
+func (d *Dispatcher) Await(ctx context.Context, seq uint64) error { return d.board.await(ctx, seq) }
+
 // Position is the sequence of the log up to which this dispatcher has read.
 func (d *Dispatcher) Position() uint64 { return d.board.position() }
 
