@@ -69,7 +69,7 @@ type fleet struct {
 func newFleet(t *testing.T, env ...string) *fleet {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	f := &fleet{T: t, Fleet: &demo.Fleet{Dir: t.TempDir(), Bin: bin, Env: append([]string{"DEV_CHAIN_EPOCH=50ms", "RETRY_DELAY=100ms", "TRANSIENT_DELAY=100ms", "SNARK=none", "DEV_CHAIN_REQUIRE_SNARK=false"}, env...)}, ctx: ctx}
+	f := &fleet{T: t, Fleet: &demo.Fleet{Dir: t.TempDir(), Bin: bin, Env: append([]string{"DOCTOR_LIMIT=60s", "DEV_CHAIN_EPOCH=50ms", "RETRY_DELAY=100ms", "TRANSIENT_DELAY=100ms", "SNARK=none", "DEV_CHAIN_REQUIRE_SNARK=false"}, env...)}, ctx: ctx}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(f.Tails(4000))
