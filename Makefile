@@ -121,6 +121,10 @@ model: ## check the fold and the dispatchers' rule over a million interleavings 
 bench-web: ## measure the HTTP API with 100,000 sectors known
 	go run ./bench/web
 
+.PHONY: bench-scale
+bench-scale: ## measure a dispatcher with 100,000 sectors known and 10,000 requests of hosts waiting
+	go run ./bench/scale
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for 20 seconds
 	@for pkg in $$(go list ./...); do \
