@@ -23,6 +23,7 @@ import (
 	"sealfleet/internal/bus"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
+	"sealfleet/internal/sealcore"
 )
 
 // run runs a command in this process, as main does.
@@ -541,5 +542,14 @@ func TestBinary(t *testing.T) {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != exitUsage {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Names of sizes are one thing in lists and in the proof.
+func TestSizeNames(t *testing.T) {
+	for proofType := range 10 {
+		if p, err := sealcore.ForProofType(proofType); err != nil || p.Name != phases.SizeName(proofType) {
+			t.Errorf("proof type %d: %s, want %s (%v)", proofType, phases.SizeName(proofType), p.Name, err)
+		}
 	}
 }

@@ -145,7 +145,7 @@ func tellMore(e phases.Event) string {
 	case e.Result != nil:
 		return e.Result.Message
 	case e.Spec != nil:
-		return sizeName(e.Spec.ProofType) + " by " + e.Spec.SubmittedBy
+		return phases.SizeName(e.Spec.ProofType) + " by " + e.Spec.SubmittedBy
 	case e.Type == phases.Issued && !e.NotBefore.IsZero():
 		return "not before " + stamp(e.NotBefore)
 	}

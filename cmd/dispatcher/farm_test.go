@@ -42,6 +42,13 @@ func testFarm(t *testing.T) {
 	until(t, says("host1", "tells nothing of itself"), "hosts", "host1")
 	until(t, says("group1", "0+0 !1"), "groups")
 	until(t, says("PHASE", "p1", "2KiB", "FINISHED", time.Now().UTC().Format(time.DateOnly)), "stats")
+	until(t, func(out, _ string, code int) bool {
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		return code == exitOK && len(lines) == 4 && strings.HasPrefix(lines[1], "s-t01000-9")
+	}, "sectors", "--sort", "-number")
+	until(t, func(out, _ string, code int) bool {
+		return code == exitOK && strings.Contains(out, "s-t01000-9") && !strings.Contains(out, "s-t01000-7")
+	}, "sectors", "--find", "1000-9", "--state", "parked", "-o", "ndjson")
 	until(t, says("SECTOR"), "jobs", "--phase", "p1", "--state", "running")
 
 	until(t, says("s-t01000-9", "PreCommitPhase2"), "legacy", "--result-status", "2")
@@ -103,6 +110,8 @@ func testStops(t *testing.T) {
 		{[]string{"legacy", "set", "1000/9", "2", "--reason", "x"}, exitUsage, "--result-status 1"},
 		{[]string{"legacy", "set", "1000/9", "3", "--result-status", "1", "--reason", "x"}, exitUsage, "32"},
 		{[]string{"legacy", "set", "1000/7", "2", "--result-status", "1", "--reason", "x"}, exitConflict, "ended"},
+		{[]string{"undrain", "host7", "--reason", "x"}, exitNotFound, "did you mean host1"},
+		{[]string{"sectors", "--sort", "colour"}, exitUsage, "use number"},
 		{[]string{"jobs", "--state", "sleeping"}, exitUsage, "sleeping"},
 		{[]string{"jobs", "--output", "yaml"}, exitUsage, "yaml"},
 	} {

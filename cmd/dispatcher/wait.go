@@ -80,7 +80,7 @@ func (w *watch) report(cmd *cobra.Command) error {
 		}
 	}
 	slices.SortFunc(rows, func(a, b dispatch.Row) int { return int(int64(a.Number) - int64(b.Number)) })
-	if err := showRows(cmd, rows); err != nil {
+	if err := show(cmd, rows, sectorsHeader, func(r dispatch.Row) []string { return sectorCells(&r, time.Now()) }); err != nil {
 		return err
 	}
 	if unfinished > 0 {

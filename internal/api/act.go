@@ -347,6 +347,11 @@ func quietIn(s *bus.HostStatus, now time.Time) float64 {
 
 func (a *API) undrain(r *http.Request, body []byte) (any, error) {
 	name := r.PathValue("host")
+	if a.controls.inForce(bus.ControlDrain+"."+name, time.Now()) == nil {
+		if _, err := a.hostNamed(name); err != nil {
+			return nil, err
+		}
+	}
 	b, err := a.set(r, body, bus.ControlDrain+"."+name, false)
 	if err != nil {
 		return nil, err
