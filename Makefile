@@ -117,9 +117,9 @@ MODEL_RUNS ?= 1000000
 model: ## check the fold and the dispatchers' rule over a million interleavings in memory (MODEL_RUNS=4000000; minutes)
 	SEALFLEET_MODEL_RUNS=$(MODEL_RUNS) go test ./internal/phases -run TestManyInterleavings -count=1 -v -timeout 2h
 
-.PHONY: bench-web
-bench-web: ## measure the HTTP API with 100,000 sectors known
-	go run ./bench/web
+.PHONY: bench-api
+bench-api: ## measure the HTTP API with 100,000 sectors known
+	go run ./bench/api
 
 .PHONY: bench-scale
 bench-scale: ## measure a dispatcher with 100,000 sectors known and 10,000 requests of hosts waiting

@@ -5,12 +5,15 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 )
 
 const (
 	shortestKey = 8
 	longestKey  = 200
 	mostKeys    = 10_000
+
+	actWithin = 5 * time.Minute
 )
 
 // keys remembers the answers to requests with an Idempotency-Key, so that a request that is
@@ -56,6 +59,8 @@ func (k *keys) forget(key string) {
 
 // once reads a request's body, and answers it; again with the same answer if its key is known.
 func (a *API) once(w http.ResponseWriter, r *http.Request, f func(*http.Request, []byte) (any, error)) {
+	// Ten thousand sectors take longer to be written than a page to be read.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(actWithin)) // without it the server's own limit holds
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		answer(w, nil, err)

@@ -1,7 +1,7 @@
 // Command web measures the HTTP API of a dispatcher that knows many sectors: how soon it
 // is ready, its first overview, its lists, and how soon an event reaches who watches.
 //
-//	go run ./bench/web -sectors 100000
+//	go run ./bench/api -sectors 100000
 package main
 
 import (
@@ -56,7 +56,7 @@ func main() {
 	keep := flag.Duration("keep", 0, "go on serving for this long after the measurements (for a browser)")
 	flag.Parse()
 	if err := run(*sectors, *requests, *keep); err != nil {
-		fmt.Fprintln(os.Stderr, "bench/web:", err)
+		fmt.Fprintln(os.Stderr, "bench/api:", err)
 		os.Exit(1)
 	}
 }
