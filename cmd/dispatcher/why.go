@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -26,6 +27,22 @@ attempt, the chain, other steps of its own, other sectors of its group (held), a
 			}
 			form, err := outputOf(cmd)
 			if err != nil {
+				return err
+			}
+			// A dispatcher knows what the hosts say; without one the log tells the rest.
+			err = runFarm(cmd, func(ctx context.Context, c *client) error {
+				c.patience = min(c.patience, farmPatience)
+				var r item[dispatch.Reasons]
+				if err := c.get(ctx, "/v1/sectors/"+id+"/why", nil, &r); err != nil {
+					return err
+				}
+				if form != asTable {
+					return writeJSON(cmd.OutOrStdout(), r, form == asJSON)
+				}
+				tellWhy(cmd, &r.V)
+				return nil
+			})
+			if !errors.Is(err, errNoDispatcher) {
 				return err
 			}
 			return runVerb(cmd, func(ctx context.Context, v *verb) error {

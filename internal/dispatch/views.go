@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/agnivade/levenshtein"
@@ -225,13 +226,16 @@ func newFlowOf() []PhaseFlow {
 
 // heldNow are the sectors that are held back. It is worked out anew once a second at most:
 // it needs all open sectors, in the order of their submission.
-func (b *board) heldNow(now time.Time) map[string]HeldBack {
+func (b *board) heldNow(now time.Time) map[string]HeldBack { return b.heldWithin(now, time.Second) }
+
+// heldWithin is the same, as of at most so long ago.
+func (b *board) heldWithin(now time.Time, age time.Duration) map[string]HeldBack {
 	b.heldMu.Lock()
 	defer b.heldMu.Unlock()
 	if b.flows.limit == 0 {
 		return nil
 	}
-	if now.Sub(b.heldAt) < time.Second {
+	if now.Sub(b.heldAt) < age {
 		return b.held
 	}
 	b.heldAt, b.held = now, nil
@@ -279,7 +283,7 @@ func (d *Dispatcher) Why(ctx context.Context, id string) (*Reasons, error) {
 		return nil, fmt.Errorf("%w: %s", ErrUnknown, id)
 	}
 	now := time.Now()
-	f := &farm{policy: d.Policy, board: d.board, held: d.board.heldNow(now), now: now}
+	f := &farm{policy: d.Policy, board: d.board, held: d.board.heldWithin(now, 0), now: now}
 	s := r.s.Load()
 	if s == nil {
 		return &Reasons{Row: r.current(d.Policy, now).row, Waits: []Wait{}}, nil
@@ -290,7 +294,39 @@ func (d *Dispatcher) Why(ctx context.Context, id string) (*Reasons, error) {
 			f.all = append(f.all, &state)
 		}
 	}
-	return f.reasons(ctx, d.bus, &mine)
+	reasons, err := f.reasons(ctx, d.bus, &mine)
+	if err != nil {
+		return nil, err
+	}
+	for i := range reasons.Waits {
+		if w := &reasons.Waits[i]; w.State == NowWaiting {
+			d.askHosts(w, mine.Group, now)
+		}
+	}
+	return reasons, nil
+}
+
+// askHosts adds to why a task waits what the hosts that could do it say: their disk is full,
+// their doctor refuses.
+func (d *Dispatcher) askHosts(w *Wait, group string, now time.Time) {
+	const most = 3
+	told := 0
+	for _, h := range d.Hosts() {
+		if h.Status == nil || h.Away(now) {
+			continue
+		}
+		for _, text := range h.Status.Waiting {
+			// As the host tells it: "doctor: group1: the doctor refuses p1 of 512MiB: …".
+			if !strings.Contains(text, group+": ") || !strings.Contains(text, string(w.Phase)+" of ") {
+				continue
+			}
+			if told++; told > most {
+				return
+			}
+			w.Why += "; " + h.Host + " lets it wait for " + text
+			w.Mend = "mend what the host names (dispatcher hosts " + h.Host + " has it all); the task goes on by itself"
+		}
+	}
 }
 
 // Row is a sector's row, and whether it was ever submitted.
