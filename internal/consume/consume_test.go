@@ -172,6 +172,24 @@ func TestRevokedPhaseIsStopped(t *testing.T) {
 	f.eventually("the task's message is gone", func() bool { return f.tasksLeft() == 0 })
 }
 
+// A cancellation that no dispatcher wrote is answered by nobody: what followed it would be the
+// last word of this host, in the place of what it did. (Found by make chaos -seed 20261128.)
+func TestAForgedCancellationIsNotAnswered(t *testing.T) {
+	f := newFleet(t, 600*time.Millisecond)
+	g := newGate()
+	outcomes := make(chan string, 10)
+	f.consumer("h1", "1:p1", &ledger{do: g.do}, func(c *Consumer) { c.hooks.outcome = func(_ *job, o string) { outcomes <- o } })
+	task := f.issue(group, phases.P1, 1, 1, nil)
+	receive(t, g.entered, "the phase")
+	forged := f.append(phases.Event{Type: phases.Cancelled, Group: group, Sector: task.Sector, Step: task.Step, Issue: 1, Host: "forger"})
+	if o := receive(t, outcomes, "the outcome"); o != "lost" {
+		t.Errorf("outcome %s", o)
+	}
+	if last := f.last(forged); last.ID != forged.ID {
+		t.Errorf("somebody answered: %s by %s", last.Type, last.Host)
+	}
+}
+
 func TestHeartbeatsKeepTheLease(t *testing.T) {
 	f := newFleet(t, 600*time.Millisecond)
 	g := newGate()

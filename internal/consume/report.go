@@ -169,7 +169,9 @@ func (j *job) confirmOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if last == nil || last.Type != phases.Cancelled || last.Issue != j.task.Issue {
+	if last == nil || last.Type != phases.Cancelled || last.Issue != j.task.Issue || !phases.IsDispatcher(last.Host) {
+		// Only dispatchers cancel. To answer a forger would put an event that is not believed
+		// behind our own done, and hide it from whoever reads our last word.
 		return nil
 	}
 	j.lastID, j.lastSeq = last.ID, last.Seq
