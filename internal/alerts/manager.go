@@ -90,7 +90,7 @@ func (m *Manager) Run(ctx context.Context) {
 	}{{bus.ControlAlert, m.hearAlerts}, {bus.ControlMute, m.hearMutes}} {
 		watching.Go(func() {
 			for ctx.Err() == nil {
-				if err := m.o.Bus.WatchControls(ctx, w.kind, w.fn); err != nil && ctx.Err() == nil {
+				if err := m.o.Bus.WatchControls(ctx, w.fn, w.kind); err != nil && ctx.Err() == nil {
 					m.o.Log.Debug("cannot follow the alarms on the bus, trying again", "error", err)
 				}
 				select {

@@ -71,7 +71,7 @@ func (a *API) Run(ctx context.Context, o Options) {
 	a.Options = o
 	a.started.Store(true)
 	for ctx.Err() == nil {
-		if err := a.Bus.WatchControls(ctx, "", a.controls.set); err != nil && ctx.Err() == nil {
+		if err := a.Bus.WatchControls(ctx, a.controls.set, operatorKinds...); err != nil && ctx.Err() == nil {
 			a.Log.Warn("the API cannot follow controls, trying again", "error", err)
 			select {
 			case <-time.After(time.Second):

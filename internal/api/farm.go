@@ -18,6 +18,9 @@ import (
 	"sealfleet/internal/phases"
 )
 
+// operatorKinds are the kinds of controls that operators set, or leave as a record.
+var operatorKinds = []string{bus.ControlDrain, bus.ControlPause, bus.ControlLimit, bus.ControlMute, bus.ControlAside}
+
 // controls are what operators have set, as the bus last told.
 type controls struct {
 	mu       sync.Mutex
@@ -31,7 +34,7 @@ func (c *controls) set(list []bus.Control) {
 	fresh := make(map[string]bus.Control, len(list))
 	for _, ctl := range list {
 		fresh[ctl.Key] = ctl
-		if ctl.Kind() == bus.ControlAlert || c.known[ctl.Key].ID == ctl.ID {
+		if c.known[ctl.Key].ID == ctl.ID {
 			continue
 		}
 		for w := range c.watchers {
@@ -115,7 +118,7 @@ func (a *API) listControls(r *http.Request) (any, error) {
 	a.controls.mu.Lock()
 	defer a.controls.mu.Unlock()
 	for _, c := range a.controls.known {
-		if c.Kind() != bus.ControlAlert && (all || c.InForce(now)) && (len(kinds) == 0 || slices.Contains(kinds, c.Kind())) {
+		if (all || c.InForce(now)) && (len(kinds) == 0 || slices.Contains(kinds, c.Kind())) {
 			out.Items = append(out.Items, controlOf(c, now))
 		}
 	}

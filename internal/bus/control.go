@@ -100,15 +100,13 @@ func checkKey(key string) error {
 	return nil
 }
 
-// Controls reads the last message of every control whose key is below prefix ("drain",
-// "pause.group1"; empty: all). Hosts may ask too.
-func (b *Bus) Controls(ctx context.Context, prefix string) ([]Control, error) {
-	filter := controlSubjects
-	if prefix != "" {
-		filter = controlPrefix + prefix + ".>"
-	}
+// Controls reads the last message of every control of the kinds (none: of all kinds). Hosts
+// may ask too. Ask for what is needed: alarms and records are controls as well, there may be
+// many of them, and the server answers for no more than 1,024 at once.
+func (b *Bus) Controls(ctx context.Context, kinds ...string) ([]Control, error) {
+	filters := controlFilters(kinds)
 	for try := 0; ; try++ {
-		list, err := b.controlsOnce(ctx, filter)
+		list, err := b.controlsOnce(ctx, filters)
 		if err == nil || final(err) || errors.Is(err, ErrNoStream) {
 			return list, err
 		}
@@ -116,6 +114,17 @@ func (b *Bus) Controls(ctx context.Context, prefix string) ([]Control, error) {
 			return nil, unreachable(err)
 		}
 	}
+}
+
+func controlFilters(kinds []string) []string {
+	if len(kinds) == 0 {
+		return []string{controlSubjects}
+	}
+	filters := make([]string, len(kinds))
+	for i, kind := range kinds {
+		filters[i] = controlPrefix + kind + ".>"
+	}
+	return filters
 }
 
 // ControlHistory reads what was set under a key, oldest first, as far as it is kept. Hosts
@@ -142,12 +151,12 @@ func (b *Bus) ControlHistory(ctx context.Context, key string) ([]Control, error)
 
 // controlsOnce asks for the last message of each subject in one request, which is
 // answered by a message for each and an empty one at the end.
-func (b *Bus) controlsOnce(ctx context.Context, filter string) (list []Control, err error) {
+func (b *Bus) controlsOnce(ctx context.Context, filters []string) (list []Control, err error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	body, err := json.Marshal(struct {
 		MultiLast []string `json:"multi_last"`
-	}{[]string{filter}})
+	}{filters})
 	if err != nil {
 		return nil, err
 	}
@@ -205,30 +214,28 @@ const (
 	controlsSettle = 500 * time.Millisecond
 )
 
-// WatchControls calls fn with all controls below prefix as they stand, at once, whenever
-// one changes, and now and then, until ctx ends. Calls come one after the other. As long
-// as the bus is away what was last said stays in force.
-func (b *Bus) WatchControls(ctx context.Context, prefix string, fn func([]Control)) error {
-	filter := controlSubjects
-	if prefix != "" {
-		filter = controlPrefix + prefix + ".>"
-	}
+// WatchControls calls fn with all controls of the kinds (none: of all kinds) as they stand, at
+// once, whenever one changes, and now and then, until ctx ends. Calls come one after the
+// other. As long as the bus is away what was last said stays in force.
+func (b *Bus) WatchControls(ctx context.Context, fn func([]Control), kinds ...string) error {
 	changed := make(chan struct{}, 1)
-	sub, err := b.nc.Subscribe(filter, func(*nats.Msg) {
-		select {
-		case changed <- struct{}{}:
-		default:
+	for _, filter := range controlFilters(kinds) {
+		sub, err := b.nc.Subscribe(filter, func(*nats.Msg) {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil {
+			return unreachable(err)
 		}
-	})
-	if err != nil {
-		return unreachable(err)
+		defer sub.Unsubscribe() //nolint:errcheck // it has served
 	}
-	defer sub.Unsubscribe() //nolint:errcheck // it has served
 	again := time.NewTicker(controlsAgain)
 	defer again.Stop()
 	var settled <-chan time.Time
 	for {
-		list, err := b.Controls(ctx, prefix)
+		list, err := b.Controls(ctx, kinds...)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()

@@ -10,13 +10,13 @@ func TestControlsReachHosts(t *testing.T) {
 	f := newFleet(t, nil)
 	ctx := testContext(t)
 	host := f.host(t, "host1")
-	if list, err := host.Controls(ctx, ""); err != nil || len(list) != 0 {
+	if list, err := host.Controls(ctx); err != nil || len(list) != 0 {
 		t.Fatalf("before anything was set: %v, %v", list, err)
 	}
 	seen := make(chan []Control, 100)
 	watch, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() { _ = host.WatchControls(watch, ControlDrain, func(l []Control) { seen <- l }) }()
+	go func() { _ = host.WatchControls(watch, func(l []Control) { seen <- l }, ControlDrain) }()
 	<-seen
 	set := func(c Control) {
 		t.Helper()
@@ -40,7 +40,7 @@ func TestControlsReachHosts(t *testing.T) {
 			break
 		}
 	}
-	all, err := host.Controls(ctx, "")
+	all, err := host.Controls(ctx)
 	if err != nil || len(all) != 2 {
 		t.Fatalf("all: %+v, %v", all, err)
 	}

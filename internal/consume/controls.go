@@ -24,7 +24,7 @@ func (c *Consumer) followControls(ctx context.Context, loops *sync.WaitGroup, po
 	known := make(chan struct{})
 	first := sync.OnceFunc(func() { close(known) })
 	loops.Go(func() {
-		err := c.bus.WatchControls(ctx, "", func(list []bus.Control) {
+		err := c.bus.WatchControls(ctx, func(list []bus.Control) {
 			if c.setControls(list, time.Now()) {
 				for _, p := range pools {
 					select {
@@ -34,7 +34,7 @@ func (c *Consumer) followControls(ctx context.Context, loops *sync.WaitGroup, po
 				}
 			}
 			first()
-		})
+		}, bus.ControlDrain, bus.ControlPause)
 		if err != nil && ctx.Err() == nil {
 			c.log.Error("cannot follow what operators set for this host", "error", err)
 		}
