@@ -198,19 +198,7 @@ func (m *member) watch(in *bufio.Reader) {
 }
 
 // note never blocks: a process that does not read must not hold up the others.
-func (m *member) note(p Progress) {
-	for {
-		select {
-		case m.notes <- p:
-			return
-		default:
-		}
-		select {
-		case <-m.notes:
-		default:
-		}
-	}
-}
+func (m *member) note(p Progress) { Offer(m.notes, p) }
 
 // talk writes to the sector's process. One that does not read is gone.
 func (m *member) talk() {

@@ -102,7 +102,7 @@ func serve(ctx context.Context, in io.Reader, out io.Writer, e Engine, orphaned 
 				return
 			}
 			if c.Type == "limit" {
-				offer(limits, c.CopyBytesPerSec)
+				Offer(limits, c.CopyBytesPerSec)
 			}
 		}
 	}()
@@ -123,8 +123,9 @@ func serve(ctx context.Context, in io.Reader, out io.Writer, e Engine, orphaned 
 	return 0
 }
 
-// offer puts a value in a channel of one place, in the place of an older one.
-func offer(c chan int64, v int64) {
+// Offer puts a value in a channel of one place, in the place of an older one that nobody
+// took. It never blocks.
+func Offer[T any](c chan T, v T) {
 	for {
 		select {
 		case c <- v:
@@ -166,23 +167,37 @@ func boundedLine(r *bufio.Reader) ([]byte, error) {
 	}
 }
 
+// Pace thins progress out: the beginning and the end of each step, and between them what
+// comes a while after the last that was told. It is not safe for concurrent use.
+type Pace struct {
+	step string
+	at   time.Time
+}
+
+// Due tells whether progress is to be told now, and takes it for told.
+func (c *Pace) Due(p Progress) bool {
+	now := time.Now()
+	if c.step == p.Step && p.Done < p.Total && now.Sub(c.at) < progressEvery {
+		return false
+	}
+	c.step, c.at = p.Step, now
+	return true
+}
+
 // lineWriter writes lines, progress only now and then.
 type lineWriter struct {
 	mu   sync.Mutex
 	enc  *json.Encoder
-	step string
-	at   time.Time
+	pace Pace
 	end  bool
 }
 
 func (w *lineWriter) progress(p Progress) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := time.Now()
-	if w.end || w.step == p.Step && p.Done < p.Total && now.Sub(w.at) < progressEvery {
+	if w.end || !w.pace.Due(p) {
 		return nil
 	}
-	w.step, w.at = p.Step, now
 	return w.enc.Encode(line{Type: "progress", Progress: &p})
 }
 

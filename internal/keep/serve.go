@@ -24,10 +24,7 @@ import (
 // progressFD is where a keeper finds the FIFO's writing end.
 const progressFD = 3
 
-const (
-	progressEvery = 200 * time.Millisecond
-	orphanLook    = time.Second // how often a keeper looks whether its consumer lives
-)
+const orphanLook = time.Second // how often a keeper looks whether its consumer lives
 
 // Serve is a keeper: it does the job of a directory and leaves the outcome there. engineOf
 // makes the engine; started must be called with the process group of each program that it
@@ -146,17 +143,7 @@ func (k *Kept) hear(limits chan int64) error {
 			if json.Unmarshal(line, &c) != nil {
 				continue
 			}
-			for sent := false; !sent; { // in the place of one not yet taken
-				select {
-				case limits <- c.CopyBytesPerSec:
-					sent = true
-				default:
-					select {
-					case <-limits:
-					default:
-					}
-				}
-			}
+			engine.Offer(limits, c.CopyBytesPerSec)
 		}
 	}()
 	return nil
@@ -167,18 +154,15 @@ func (k *Kept) hear(limits chan int64) error {
 type teller struct {
 	fd   int
 	mu   sync.Mutex
-	step string
-	at   time.Time
+	pace engine.Pace
 }
 
 func (w *teller) tell(p engine.Progress) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := time.Now()
-	if w.step == p.Step && p.Done < p.Total && now.Sub(w.at) < progressEvery {
+	if !w.pace.Due(p) {
 		return
 	}
-	w.step, w.at = p.Step, now
 	if data, err := json.Marshal(p); err == nil {
 		_, _ = unix.Write(w.fd, append(data, '\n'))
 	}
