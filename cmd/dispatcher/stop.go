@@ -116,7 +116,7 @@ func stopOrGo(cmd *cobra.Command, verb string, a []string, o *order) error {
 
 // stopPath is where the API pauses what the arguments name.
 func stopPath(verb string, a []string) (path string, isSector bool, err error) {
-	if sectorForms.MatchString(a[0]) {
+	if _, err := phases.ParseSector(a[0]); !errors.Is(err, phases.ErrNoSector) {
 		if len(a) > 1 {
 			return "", false, usagef("a sector is paused as a whole: leave out %q", a[1])
 		}

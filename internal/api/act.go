@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -38,18 +37,6 @@ func (b asked) check(reason bool) error {
 		return failf(http.StatusBadRequest, "bad_request", "until %s is over", b.Until.Format(time.RFC3339))
 	}
 	return nil
-}
-
-var notInActors = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
-
-// actor is the name in the log of who asks: user@host becomes user-host.
-func (b asked) actor() string {
-	const longest = 60
-	name := strings.Trim(notInActors.ReplaceAllString(b.By, "-"), "-")
-	if name == "" {
-		return "operator"
-	}
-	return name[:min(len(name), longest)]
 }
 
 // done is the answer to a request that was carried out.
@@ -98,7 +85,7 @@ func (a *API) submit(r *http.Request, body []byte) (any, error) {
 			b.Sectors[i].SubmittedBy = b.By
 		}
 	}
-	items, err := dispatch.Submit(r.Context(), a.Bus, group, b.actor(), b.Sectors, a.Check)
+	items, err := dispatch.Submit(r.Context(), a.Bus, group, b.By, b.Sectors, a.Check)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +171,7 @@ func (a *API) redoSector(r *http.Request, id string, b redo) (phases.Step, error
 			return "", failf(http.StatusConflict, "not_parked", "%s is not parked (it is %s)", id, s.Status(a.Dispatcher.Policy)).mended("say with phase what to do again")
 		}
 	}
-	if err := dispatch.Redo(r.Context(), a.Bus, id, step, b.actor(), b.Reason); err != nil {
+	if err := dispatch.Redo(r.Context(), a.Bus, id, step, b.By, b.Reason); err != nil {
 		return step, err
 	}
 	a.seenSector(r, id)
@@ -268,7 +255,7 @@ func (a *API) onSector(r *http.Request, body []byte, action, message string, f f
 	if err != nil {
 		return nil, err
 	}
-	if err := f(id, b.actor(), b.Reason); err != nil {
+	if err := f(id, b.By, b.Reason); err != nil {
 		return nil, err
 	}
 	a.seenSector(r, id)

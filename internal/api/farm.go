@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/agnivade/levenshtein"
-
 	"sealfleet/internal/alerts"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/dispatch"
@@ -295,15 +293,14 @@ func (a *API) hosts(r *http.Request) (any, error) {
 // hostNamed finds a host, or says which names look alike.
 func (a *API) hostNamed(name string) (*host, error) {
 	f := failf(http.StatusNotFound, "unknown_host", "no host %s was ever heard of", name)
+	var names []string
 	for _, h := range a.hostsNow(time.Now()) {
 		if h.Host == name {
 			return &h, nil
 		}
-		const farthest = 3
-		if levenshtein.ComputeDistance(h.Host, name) <= farthest && len(f.Near) < 3 {
-			f.Near = append(f.Near, h.Host)
-		}
+		names = append(names, h.Host)
 	}
+	f.Near = dispatch.Near(name, slices.Values(names))
 	return nil, f
 }
 

@@ -3,10 +3,10 @@ package api
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"hash/fnv"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -180,31 +180,24 @@ func next(r *http.Request, p *params, key *dispatch.Key) string {
 	return base64.RawURLEncoding.EncodeToString(data)
 }
 
-var sectorForms = regexp.MustCompile(`^(?:s-)?[ft]?0?([0-9]+)-([0-9]+)$`)
-
 // sectorOf reads the sector of a path.
 func (a *API) sectorOf(r *http.Request) (string, error) {
 	text := r.PathValue("sector")
-	if _, _, err := phases.ParseSectorID(text); err != nil {
-		m := sectorForms.FindStringSubmatch(text)
-		if m == nil {
-			return "", failf(http.StatusBadRequest, "bad_sector", "%q is no sector", text).mended("write s-t01000-7 or f01000-7")
-		}
-		miner, err1 := strconv.ParseUint(m[1], 10, 64)
-		number, err2 := strconv.ParseUint(m[2], 10, 64)
-		if err1 != nil || err2 != nil {
-			return "", failf(http.StatusBadRequest, "bad_sector", "%q is no sector: its numbers are too large", text)
-		}
-		text = phases.SectorID(miner, number)
+	id, err := phases.ParseSector(text)
+	switch {
+	case errors.Is(err, phases.ErrNoSector), strings.Contains(text, "/"): // 1000/7 would be two parts of a path
+		return "", failf(http.StatusBadRequest, "bad_sector", "%q is no sector", text).mended("write s-t01000-7 or f01000-7")
+	case err != nil:
+		return "", failf(http.StatusBadRequest, "bad_sector", "%q is no sector: its numbers are too large", text)
 	}
-	known, near := a.Dispatcher.Known(text)
+	known, near := a.Dispatcher.Known(id)
 	if known {
-		return text, nil
+		return id, nil
 	}
 	if err := a.Dispatcher.Ready(); err != nil {
-		return "", failf(http.StatusServiceUnavailable, "starting", "the sector %s is not known yet: %v", text, err)
+		return "", failf(http.StatusServiceUnavailable, "starting", "the sector %s is not known yet: %v", id, err)
 	}
-	f := failf(http.StatusNotFound, "unknown_sector", "no such sector: %s", text)
+	f := failf(http.StatusNotFound, "unknown_sector", "no such sector: %s", id)
 	f.Near = near
 	return "", f
 }

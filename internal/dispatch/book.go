@@ -2,7 +2,7 @@ package dispatch
 
 import (
 	"cmp"
-	"slices"
+	"iter"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -206,28 +206,13 @@ func (b *book) allFailing() []*record {
 	return all
 }
 
-// near returns ids that look like one that does not exist, at most three.
-func (b *book) near(id string, distance func(a, b string) int) []string {
-	type candidate struct {
-		id       string
-		distance int
-	}
-	var all []candidate
-	const farthest = 3
-	b.mu.RLock()
-	for other := range b.byID {
-		if len(other) > len(id)+farthest || len(id) > len(other)+farthest {
-			continue
-		}
-		if d := distance(other, id); d <= farthest {
-			all = append(all, candidate{other, d})
+// ids are those of all sectors, in the order of miner and number.
+func (b *book) ids() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, r := range b.inOrder() {
+			if !yield(r.id) {
+				return
+			}
 		}
 	}
-	b.mu.RUnlock()
-	slices.SortFunc(all, func(a, b candidate) int { return cmp.Or(a.distance-b.distance, cmp.Compare(a.id, b.id)) })
-	names := []string{}
-	for _, c := range all[:min(3, len(all))] {
-		names = append(names, c.id)
-	}
-	return names
 }

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/agnivade/levenshtein"
-
 	"sealfleet/internal/bus"
 	"sealfleet/internal/phases"
 )
@@ -268,7 +266,7 @@ func (d *Dispatcher) Known(id string) (known bool, near []string) {
 	if d.board.book.get(id) != nil {
 		return true, nil
 	}
-	return false, d.board.book.near(id, levenshtein.ComputeDistance)
+	return false, Near(id, d.board.book.ids())
 }
 
 // Load reads a sector with its events; the error wraps ErrUnknown if there is none.

@@ -1,6 +1,7 @@
 package phases
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -24,6 +25,29 @@ func ParseSectorID(id string) (miner, number uint64, err error) {
 		}
 	}
 	return 0, 0, fmt.Errorf("%q is not a sector: write it as s-t0<miner>-<number>, such as s-t01000-7", id)
+}
+
+// ErrNoSector says that a text has no form in which people write sectors.
+var ErrNoSector = errors.New("no sector")
+
+var sectorForms = regexp.MustCompile(`^(?:s-)?[ft]?0?([0-9]+)[-/]([0-9]+)$`)
+
+// ParseSector reads a sector as people write it (s-t01000-7, 1000/7, f01000-7 and the like)
+// and returns its SectorID. The error is ErrNoSector, or says why the numbers cannot be.
+func ParseSector(text string) (string, error) {
+	if _, _, err := ParseSectorID(text); err == nil {
+		return text, nil
+	}
+	m := sectorForms.FindStringSubmatch(text)
+	if m == nil {
+		return "", ErrNoSector
+	}
+	miner, err1 := strconv.ParseUint(m[1], 10, 64)
+	number, err2 := strconv.ParseUint(m[2], 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return "", err
+	}
+	return SectorID(miner, number), nil
 }
 
 // dispatcherToken is the actor that dispatchers are in subjects. One token for all of
