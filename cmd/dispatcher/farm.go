@@ -10,7 +10,7 @@ import (
 	units "github.com/dustin/go-humanize" //nolint:misspell // its name
 	"github.com/spf13/cobra"
 
-	"sealfleet/internal/bus"
+	"sealfleet/internal/api"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 )
@@ -71,25 +71,8 @@ func putFilter(q url.Values, groups, steps []string) error {
 	return nil
 }
 
-// farmHost is a host as the API tells it.
-type farmHost struct {
-	Host    string    `json:"host"`
-	State   string    `json:"state"`
-	Groups  []string  `json:"groups"`
-	SeenAt  time.Time `json:"seen_at"`
-	Running int       `json:"running"`
-	Slots   []struct {
-		Phase phases.Step `json:"phase"`
-		Busy  int         `json:"busy"`
-		Slots int         `json:"slots"`
-	} `json:"slots"`
-	Drain   *bus.Control    `json:"drain"`
-	QuietIn *float64        `json:"quiet_in_seconds"`
-	Status  *bus.HostStatus `json:"status"`
-}
-
 // slotsText is "p1 3/10, p6 0/2": busy of all.
-func (h *farmHost) slotsText() string {
+func slotsText(h *api.Host) string {
 	parts := make([]string, len(h.Slots))
 	for i, s := range h.Slots {
 		parts[i] = fmt.Sprintf("%s %d/%d", s.Phase, s.Busy, s.Slots)
@@ -120,24 +103,24 @@ works, and tells nothing).`,
 				if len(a) == 1 {
 					return showHost(ctx, cmd, c, a[0])
 				}
-				list, err := pages[farmHost](ctx, c, "/v1/hosts", q, 0)
+				list, err := pages[api.Host](ctx, c, "/v1/hosts", q, 0)
 				if err != nil {
 					return err
 				}
 				header := []string{"HOST", "STATE", "GROUPS", "SLOTS", "CORES", "MEMORY FREE", "DISK FREE", "COPIES", "FOUND", "HEARD"}
-				return show(cmd, list, header, func(i item[farmHost]) []string { return hostCells(&i.V) })
+				return show(cmd, list, header, func(i item[api.Host]) []string { return hostCells(&i.V) })
 			})
 		},
 	}
 	cmd.Flags().StringSliceVar(&groups, "group", nil, "only these groups")
-	hostStates := []string{"up", "draining", "away", "silent"}
+	hostStates := []string{api.HostUp, api.HostDraining, api.HostAway, api.HostSilent}
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only these states: "+strings.Join(hostStates, ", "))
 	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(hostStates, cobra.ShellCompDirectiveNoFileComp))
 	return withOutput(cmd)
 }
 
-func hostCells(h *farmHost) []string {
-	cells := []string{h.Host, h.State, dash(strings.Join(h.Groups, ",")), dash(h.slotsText()), "-", "-", "-", "-", "-", heard(h.SeenAt)}
+func hostCells(h *api.Host) []string {
+	cells := []string{h.Host, h.State, dash(strings.Join(h.Groups, ",")), dash(slotsText(h)), "-", "-", "-", "-", "-", heard(h.SeenAt)}
 	s := h.Status
 	if s == nil {
 		return cells
@@ -176,9 +159,9 @@ func heard(t time.Time) string {
 	return span(time.Since(t)) + " ago"
 }
 
-func (c *client) host(ctx context.Context, name string) (item[farmHost], error) {
+func (c *client) host(ctx context.Context, name string) (item[api.Host], error) {
 	var answer struct {
-		Item item[farmHost] `json:"item"`
+		Item item[api.Host] `json:"item"`
 	}
 	err := c.get(ctx, "/v1/hosts/"+url.PathEscape(name), nil, &answer)
 	return answer.Item, err
@@ -205,7 +188,7 @@ func showHost(ctx context.Context, cmd *cobra.Command, c *client, name string) e
 	if h.QuietIn != nil {
 		line(w, "quiet %s", quiet(h.Running, *h.QuietIn))
 	}
-	line(w, "slots       %s", dash(h.slotsText()))
+	line(w, "slots       %s", dash(slotsText(h)))
 	s := h.Status
 	if s == nil {
 		line(w, "It tells nothing of itself; %d phases run there, by the log.", h.Running)
@@ -250,14 +233,6 @@ func quiet(running int, in float64) string {
 	return fmt.Sprintf("in about %s, when %d phases have ended", seconds(in), running)
 }
 
-// farmGroup is a group as the API tells it.
-type farmGroup struct {
-	dispatch.GroupView
-	Hosts     int           `json:"hosts"`
-	HostsAway int           `json:"hosts_away"`
-	Paused    []bus.Control `json:"paused"`
-}
-
 func groupsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "groups",
@@ -268,7 +243,7 @@ PAUSED names what an operator stopped.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runFarm(cmd, func(ctx context.Context, c *client) error {
 				var answer struct {
-					Items []item[farmGroup] `json:"items"`
+					Items []item[api.Group] `json:"items"`
 				}
 				if err := c.get(ctx, "/v1/groups", nil, &answer); err != nil {
 					return err
@@ -284,7 +259,7 @@ PAUSED names what an operator stopped.`,
 	return withOutput(cmd)
 }
 
-func groupCells(i item[farmGroup]) []string {
+func groupCells(i item[api.Group]) []string {
 	g := &i.V
 	hosts := fmt.Sprint(g.Hosts)
 	if g.HostsAway > 0 {
@@ -362,7 +337,7 @@ func completeHosts(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.Sh
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	list, err := pages[farmHost](ctx, c, "/v1/hosts", url.Values{}, 0)
+	list, err := pages[api.Host](ctx, c, "/v1/hosts", url.Values{}, 0)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

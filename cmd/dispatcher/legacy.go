@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/api"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 )
@@ -100,7 +101,7 @@ same as "dispatcher redo": an event of the sector, with who asked and why.`,
 			}
 			body["result_status"] = status
 			return runFarm(cmd, func(ctx context.Context, c *client) error {
-				var d item[didIt]
+				var d item[api.Done]
 				if err := c.act(ctx, http.MethodPatch, "/v1/legacy/"+url.PathEscape(id)+"/"+string(step), body, &d); err != nil {
 					return err
 				}

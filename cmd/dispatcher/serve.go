@@ -171,7 +171,7 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, front *api.AP
 	g.Go(func() error { alarms.Run(ctx); return nil })
 	g.Go(func() error {
 		front.Run(ctx, api.Options{
-			Dispatcher: d, Bus: b, BusMetrics: busMetrics, Groups: cfg.Groups, HoldP1: cfg.Policy.HoldP1, Version: version.String(), Check: checkSpec, Log: log,
+			Dispatcher: d, Bus: b, BusMetrics: busMetrics, Groups: cfg.Groups, Version: version.String(), Check: checkSpec, Log: log,
 		})
 		return nil
 	})

@@ -9,15 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/api"
 	"sealfleet/internal/phases"
 )
-
-// didIt is the API's answer to what was done; its fields are those of the schema Done.
-type didIt struct {
-	Message string  `json:"message"`
-	Running int     `json:"running"`
-	QuietIn float64 `json:"quiet_in_seconds"`
-}
 
 // order is why and for how long something is asked for.
 type order struct {
@@ -47,14 +41,14 @@ func (o *order) body(example string) (map[string]any, error) {
 	return body, nil
 }
 
-func (c *client) doIt(ctx context.Context, cmd *cobra.Command, path string, body map[string]any) (d item[didIt], err error) {
+func (c *client) doIt(ctx context.Context, cmd *cobra.Command, path string, body map[string]any) (d item[api.Done], err error) {
 	if err = c.post(ctx, path, body, &d); err != nil {
 		return d, err
 	}
 	return d, tellDone(cmd, d)
 }
 
-func tellDone(cmd *cobra.Command, d item[didIt]) error {
+func tellDone(cmd *cobra.Command, d item[api.Done]) error {
 	if form, _ := outputOf(cmd); form != asTable {
 		return writeJSON(cmd.OutOrStdout(), d, form == asJSON)
 	}
@@ -160,8 +154,8 @@ nothing runs, and with --wait waits until then (exit code 0), or until the host 
 				if err != nil {
 					return err
 				}
-				if form, _ := outputOf(cmd); form == asTable {
-					line(cmd.OutOrStdout(), "quiet %s", quiet(d.V.Running, d.V.QuietIn))
+				if form, _ := outputOf(cmd); form == asTable && d.V.Running != nil && d.V.QuietIn != nil {
+					line(cmd.OutOrStdout(), "quiet %s", quiet(*d.V.Running, *d.V.QuietIn))
 				}
 				if !wait {
 					return nil
@@ -216,7 +210,7 @@ func (c *client) awaitQuiet(ctx context.Context, cmd *cobra.Command, name string
 		switch {
 		case h.Drain == nil && drained:
 			return fmt.Errorf("%w: somebody has ended the drain of %s meanwhile", errNotQuiet, name)
-		case h.State == "away":
+		case h.State == api.HostAway:
 			return fmt.Errorf("%w: %s was last heard %s, when %d phases ran", errNotQuiet, name, heard(h.SeenAt), h.Running)
 		case h.Running == 0 && h.Drain != nil && (h.Status == nil || h.Status.Draining):
 			line(cmd.ErrOrStderr(), "%s is quiet", name)

@@ -39,8 +39,8 @@ func (b asked) check(reason bool) error {
 	return nil
 }
 
-// done is the answer to a request that was carried out.
-type done struct {
+// Done is the answer to a request that was carried out.
+type Done struct {
 	Schema  string      `json:"schema"`
 	Action  string      `json:"action"`
 	Message string      `json:"message"`
@@ -56,8 +56,8 @@ type done struct {
 	Running *int        `json:"running,omitempty"`
 }
 
-func (b asked) done(action, format string, args ...any) *done {
-	return &done{Schema: Schema, Action: action, Message: fmt.Sprintf(format, args...), By: b.By, Reason: b.Reason, At: time.Now().UTC(), Until: b.Until}
+func (b asked) done(action, format string, args ...any) *Done {
+	return &Done{Schema: Schema, Action: action, Message: fmt.Sprintf(format, args...), By: b.By, Reason: b.Reason, At: time.Now().UTC(), Until: b.Until}
 }
 
 func (a *API) submit(r *http.Request, body []byte) (any, error) {

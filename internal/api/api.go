@@ -40,7 +40,6 @@ type Options struct {
 	Bus        *bus.Bus
 	BusMetrics *bus.Metrics
 	Groups     []string
-	HoldP1     int
 	Version    string
 	// Check looks at a submission's sectors; nil: nothing but their form is looked at.
 	Check dispatch.Checker

@@ -3,7 +3,6 @@ package api
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -62,7 +61,7 @@ func (c *controls) watch() (ch chan bus.Control, stop func()) {
 }
 
 // inForce returns the control of a key that counts now, or nil.
-func (c *controls) inForce(key string, now time.Time) *control {
+func (c *controls) inForce(key string, now time.Time) *Control {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if ctl, is := c.known[key]; is && ctl.InForce(now) {
@@ -73,36 +72,26 @@ func (c *controls) inForce(key string, now time.Time) *control {
 }
 
 // paused lists a group's pauses.
-func (c *controls) paused(group string, now time.Time) []control {
+func (c *controls) paused(group string, now time.Time) []Control {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	list := []control{}
+	list := []Control{}
 	for key, ctl := range c.known {
 		if strings.HasPrefix(key, bus.ControlPause+"."+group+".") && ctl.InForce(now) {
 			list = append(list, controlOf(ctl, now))
 		}
 	}
-	slices.SortFunc(list, func(a, b control) int { return cmp.Compare(a.Key, b.Key) })
+	slices.SortFunc(list, func(a, b Control) int { return cmp.Compare(a.Key, b.Key) })
 	return list
 }
 
-// control is a control as the API tells it.
-type control struct {
-	V       int             `json:"v"`
-	ID      string          `json:"id"`
-	Key     string          `json:"key"`
-	On      bool            `json:"on"`
-	By      string          `json:"by"`
-	Reason  string          `json:"reason,omitempty"`
-	At      time.Time       `json:"at"`
-	Until   time.Time       `json:"until,omitzero"`
-	Value   json.RawMessage `json:"value,omitempty"`
-	InForce bool            `json:"in_force"`
+// Control is a control as the API tells it.
+type Control struct {
+	bus.Control
+	Counts bool `json:"in_force"`
 }
 
-func controlOf(c bus.Control, now time.Time) control {
-	return control{c.V, c.ID, c.Key, c.On, c.By, c.Reason, c.At, c.Until, c.Value, c.InForce(now)}
-}
+func controlOf(c bus.Control, now time.Time) Control { return Control{c, c.InForce(now)} }
 
 func (a *API) listControls(r *http.Request) (any, error) {
 	p := query(r)
@@ -112,7 +101,7 @@ func (a *API) listControls(r *http.Request) (any, error) {
 		return nil, err
 	}
 	now := time.Now()
-	out := moment[control]{Schema, now.UTC(), []control{}}
+	out := moment[Control]{Schema, now.UTC(), []Control{}}
 	a.controls.mu.Lock()
 	defer a.controls.mu.Unlock()
 	for _, c := range a.controls.known {
@@ -120,7 +109,7 @@ func (a *API) listControls(r *http.Request) (any, error) {
 			out.Items = append(out.Items, controlOf(c, now))
 		}
 	}
-	slices.SortFunc(out.Items, func(a, b control) int { return cmp.Compare(a.Key, b.Key) })
+	slices.SortFunc(out.Items, func(a, b Control) int { return cmp.Compare(a.Key, b.Key) })
 	return out, nil
 }
 
@@ -134,32 +123,32 @@ func (a *API) controlHistory(r *http.Request) (any, error) {
 		return nil, failf(http.StatusNotFound, "unknown_control", "%q was never set", key).mended("GET /v1/controls?all=true lists what was")
 	}
 	now := time.Now()
-	out := moment[control]{Schema, now.UTC(), []control{}}
+	out := moment[Control]{Schema, now.UTC(), []Control{}}
 	for _, c := range slices.Backward(history) {
 		v := controlOf(c, now)
-		v.InForce = v.InForce && len(out.Items) == 0 // only the last one counts
+		v.Counts = v.Counts && len(out.Items) == 0 // only the last one counts
 		out.Items = append(out.Items, v)
 	}
 	return out, nil
 }
 
-// group is a group as the API tells it.
-type group struct {
+// Group is a group as the API tells it.
+type Group struct {
 	dispatch.GroupView
 	Hosts     int       `json:"hosts"`
 	HostsAway int       `json:"hosts_away"`
-	Paused    []control `json:"paused"`
+	Paused    []Control `json:"paused"`
 }
 
-func (a *API) groupsOf(farm *dispatch.FarmView, hosts []host, now time.Time) []group {
-	list := []group{}
+func (a *API) groupsOf(farm *dispatch.FarmView, hosts []Host, now time.Time) []Group {
+	list := []Group{}
 	for _, g := range farm.Groups {
-		v := group{GroupView: g, Paused: a.controls.paused(g.Group, now)}
+		v := Group{GroupView: g, Paused: a.controls.paused(g.Group, now)}
 		v.Phases = slices.Clone(g.Phases) // the farm's are shared
 		for _, h := range hosts {
 			if slices.Contains(h.Groups, g.Group) {
 				v.Hosts++
-				if h.State == hostAway {
+				if h.State == HostAway {
 					v.HostsAway++
 				}
 			}
@@ -182,52 +171,53 @@ func (a *API) groups(r *http.Request) (any, error) {
 		Schema string    `json:"schema"`
 		At     time.Time `json:"at"`
 		Seq    uint64    `json:"sequence"`
-		Items  []group   `json:"items"`
+		Items  []Group   `json:"items"`
 	}{Schema, farm.At, farm.Seq, a.groupsOf(farm, a.hostsNow(now), now)}, nil
 }
 
 // States of hosts.
 const (
-	hostUp       = "up"
-	hostDraining = "draining"
-	hostAway     = "away"   // was heard of, and is not any more
-	hostSilent   = "silent" // was seen to work, and tells nothing of itself
+	HostUp       = "up"
+	HostDraining = "draining"
+	HostAway     = "away"   // was heard of, and is not any more
+	HostSilent   = "silent" // was seen to work, and tells nothing of itself
 )
 
-// host is a host as the API tells it.
-type host struct {
+// Host is a host as the API tells it.
+type Host struct {
 	Host    string          `json:"host"`
 	State   string          `json:"state"`
 	Groups  []string        `json:"groups"`
 	SeenAt  time.Time       `json:"seen_at,omitzero"`
 	Running int             `json:"running"`
-	Slots   []hostSlots     `json:"slots"`
-	Drain   *control        `json:"drain,omitempty"`
+	Slots   []HostSlots     `json:"slots"`
+	Drain   *Control        `json:"drain,omitempty"`
 	QuietIn *float64        `json:"quiet_in_seconds,omitempty"`
 	Status  *bus.HostStatus `json:"status,omitempty"`
 }
 
-type hostSlots struct {
+// HostSlots counts a host's slots for one phase.
+type HostSlots struct {
 	Phase phases.Step `json:"phase"`
 	Busy  int         `json:"busy"`
 	Slots int         `json:"slots"`
 }
 
-func (a *API) hostsNow(now time.Time) []host {
-	list := []host{}
+func (a *API) hostsNow(now time.Time) []Host {
+	list := []Host{}
 	for _, seen := range a.Dispatcher.Hosts() {
-		h := host{Host: seen.Host, State: hostSilent, Groups: seen.Groups, SeenAt: seen.Last, Running: seen.Running, Slots: []hostSlots{}, Drain: a.controls.inForce(bus.ControlDrain+"."+seen.Host, now)}
+		h := Host{Host: seen.Host, State: HostSilent, Groups: seen.Groups, SeenAt: seen.Last, Running: seen.Running, Slots: []HostSlots{}, Drain: a.controls.inForce(bus.ControlDrain+"."+seen.Host, now)}
 		if h.Groups == nil {
 			h.Groups = []string{}
 		}
 		if s := seen.Status; s != nil {
-			h.Status, h.SeenAt, h.State = s, seen.Heard.UTC(), hostUp
+			h.Status, h.SeenAt, h.State = s, seen.Heard.UTC(), HostUp
 			h.Running = len(s.Jobs)
 			switch {
 			case seen.Away(now):
-				h.State = hostAway
+				h.State = HostAway
 			case s.Draining || h.Drain != nil:
-				h.State = hostDraining
+				h.State = HostDraining
 				h.QuietIn = &s.QuietIn
 			}
 			h.Slots = slotsOf(s)
@@ -239,10 +229,10 @@ func (a *API) hostsNow(now time.Time) []host {
 
 // slotsOf counts a host's slots by phase. An entry of WORKERS that serves several phases
 // counts for each; what is busy is told by what runs.
-func slotsOf(s *bus.HostStatus) []hostSlots {
-	list := []hostSlots{}
+func slotsOf(s *bus.HostStatus) []HostSlots {
+	list := []HostSlots{}
 	for _, step := range phases.Phases() {
-		v := hostSlots{Phase: step}
+		v := HostSlots{Phase: step}
 		for _, e := range s.Slots {
 			if slices.Contains(e.Phases, step) {
 				v.Slots += e.Slots
@@ -262,13 +252,13 @@ func slotsOf(s *bus.HostStatus) []hostSlots {
 
 func (a *API) hosts(r *http.Request) (any, error) {
 	p := query(r)
-	groups, states := p.groups(), p.list("state", []string{hostUp, hostDraining, hostAway, hostSilent})
+	groups, states := p.groups(), p.list("state", []string{HostUp, HostDraining, HostAway, HostSilent})
 	limit, after := p.page(r)
 	if err := p.done(); err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	all := slices.DeleteFunc(a.hostsNow(now), func(h host) bool {
+	all := slices.DeleteFunc(a.hostsNow(now), func(h Host) bool {
 		return len(states) > 0 && !slices.Contains(states, h.State) ||
 			len(groups) > 0 && !slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(h.Groups, g) })
 	})
@@ -286,12 +276,12 @@ func (a *API) hosts(r *http.Request) (any, error) {
 		At     time.Time `json:"at"`
 		Total  int       `json:"total"`
 		Next   string    `json:"next,omitempty"`
-		Items  []host    `json:"items"`
+		Items  []Host    `json:"items"`
 	}{Schema, now.UTC(), len(all), next(r, p, more), all[from:to]}, nil
 }
 
 // hostNamed finds a host, or says which names look alike.
-func (a *API) hostNamed(name string) (*host, error) {
+func (a *API) hostNamed(name string) (*Host, error) {
 	f := failf(http.StatusNotFound, "unknown_host", "no host %s was ever heard of", name)
 	var names []string
 	for _, h := range a.hostsNow(time.Now()) {
@@ -312,7 +302,7 @@ func (a *API) host(r *http.Request) (any, error) {
 	return struct {
 		Schema string    `json:"schema"`
 		At     time.Time `json:"at"`
-		Item   *host     `json:"item"`
+		Item   *Host     `json:"item"`
 	}{Schema, time.Now().UTC(), h}, nil
 }
 
@@ -375,7 +365,7 @@ func (a *API) overview(r *http.Request) (any, error) {
 	}
 	farm, now := a.Dispatcher.Farm(), time.Now()
 	hosts := a.hostsNow(now)
-	counts := map[string]int{hostUp: 0, hostDraining: 0, hostAway: 0, hostSilent: 0}
+	counts := map[string]int{HostUp: 0, HostDraining: 0, HostAway: 0, HostSilent: 0}
 	for _, h := range hosts {
 		counts[h.State]++
 	}
@@ -388,7 +378,7 @@ func (a *API) overview(r *http.Request) (any, error) {
 		Ready          bool                  `json:"ready"`
 		Sectors        dispatch.SectorCounts `json:"sectors"`
 		Phases         []dispatch.PhaseFlow  `json:"phases"`
-		Groups         []group               `json:"groups"`
+		Groups         []Group               `json:"groups"`
 		Hosts          map[string]int        `json:"hosts"`
 		FinishedPerDay float64               `json:"finished_per_day"`
 		Alarms         []alarm               `json:"alarms"`

@@ -101,7 +101,7 @@ func newFarm(t *testing.T, o farmOptions) *farm {
 	go func() { _ = d.Run(ctx); done <- struct{}{} }()
 	metrics.Ask(ctx)
 	go func() {
-		front.Run(ctx, api.Options{Dispatcher: d, Bus: f.bus, BusMetrics: metrics, Groups: []string{group}, HoldP1: o.hold, Version: "v0", Log: log})
+		front.Run(ctx, api.Options{Dispatcher: d, Bus: f.bus, BusMetrics: metrics, Groups: []string{group}, Version: "v0", Log: log})
 		done <- struct{}{}
 	}()
 	t.Cleanup(func() {
