@@ -157,30 +157,22 @@ func (b *board) traffic(now time.Time) []Traffic {
 		}
 		return l
 	}
-	b.mu.RLock()
-	for t := range b.ended {
-		at(t.group, phases.P1)
-	}
-	b.mu.RUnlock()
-	for _, s := range b.all() {
-		state, _, gone := s.view()
-		if gone {
-			continue
-		}
-		for _, step := range phases.Phases() {
-			t := state.Step(step)
-			n, ok := nowOf(t, b.policy, now)
-			l := at(state.Group, step)
-			switch {
-			case !ok:
-			case n.State == NowRunning:
+	b.book.scan(b.policy, now, func(_ *record, line *bookLine) {
+		at(line.row.Group, phases.P1) // a group that has nothing to do is one too
+		for _, n := range line.row.Now {
+			if !n.Phase.IsPhase() {
+				continue
+			}
+			l := at(line.row.Group, n.Phase)
+			switch n.State {
+			case NowRunning:
 				l.Running++
-			case n.State == NowWaiting:
+			case NowWaiting:
 				l.Waiting++
 				l.Oldest = max(l.Oldest, now.Sub(n.Since))
 			}
 		}
-	}
+	})
 	var out []Traffic
 	for _, group := range groupsOf(all) {
 		for _, step := range phases.Phases() {
