@@ -34,21 +34,20 @@ func TestEarliestDeadlineFirst(t *testing.T) {
 	o := impatient("d", hurry{chain.NewDev(instant(), nil, nil)})
 	o.Window = window
 	_, stop := f.dispatch(o)
-	f.submit(100, patient)
-	f.until("p1 of all", func(states map[string]*phases.Sector) bool {
-		n := 0
-		for _, s := range states {
-			if s.Step(phases.P1).Status == phases.StatusIssued {
-				n++
-			}
-		}
-		return n == patient
-	})
-	f.submit(7, 1) // due before all
-	urgent := phases.SectorID(1000, 7)
-	f.until("the urgent p1", func(states map[string]*phases.Sector) bool {
-		return states[urgent] != nil && states[urgent].Step(phases.P1).Status == phases.StatusIssued
-	})
+	issue := func(number uint64) (id string) {
+		id = phases.SectorID(1000, number)
+		f.submit(number, 1)
+		f.until("p1 of "+id, func(states map[string]*phases.Sector) bool {
+			return states[id] != nil && states[id].Step(phases.P1).Status == phases.StatusIssued
+		})
+		return id
+	}
+	// One after the other: each that comes is less urgent than those before. If they came in
+	// any order, each that is more urgent than the window's last would rightly be published.
+	for n := range uint64(patient) {
+		issue(100 + n)
+	}
+	urgent := issue(7) // due before all
 	var there int
 	for there == 0 || !f.taskThere(urgent) { // published when its issue is in the log
 		tasks, _, err := f.bus.Tasks(f.ctx)
