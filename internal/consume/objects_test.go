@@ -6,24 +6,20 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/johannesboyne/gofakes3"
-	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/sealcore/merkle"
 	"sealfleet/internal/storage"
+	"sealfleet/internal/storage/storagetest"
 )
 
 // objectStore is a real S3 server in this process, with an empty bucket. spoil changes
@@ -31,24 +27,8 @@ import (
 func objectStore(t *testing.T) (node Node, spoil func(name string, bit int), remove func(name string), requests *atomic.Int64) {
 	t.Helper()
 	requests = &atomic.Int64{}
-	handler := gofakes3.New(s3mem.New(), gofakes3.WithIntegrityCheck(true)).Server()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		requests.Add(1)
-		handler.ServeHTTP(w, r)
-	}))
-	t.Cleanup(server.Close)
-	t.Setenv("AWS_ACCESS_KEY_ID", "key-of-the-test")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
-	client, err := minio.NewCore(strings.TrimPrefix(server.URL, "http://"), &minio.Options{
-		Creds: credentials.NewStaticV4("key-of-the-test", "secret-of-the-test", ""), Region: "us-east-1",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := client.MakeBucket(t.Context(), "sectors", minio.MakeBucketOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	node = Node{Name: "far", Dir: "s3://sectors/f01000", S3: storage.S3Options{Endpoint: server.URL, Region: "us-east-1"}}
+	endpoint, client := storagetest.S3(t, func() { requests.Add(1) })
+	node = Node{Name: "far", Dir: "s3://sectors/f01000", S3: storage.S3Options{Endpoint: endpoint, Region: storagetest.Region}}
 	spoil = func(name string, bit int) {
 		t.Helper()
 		body, _, _, err := client.GetObject(t.Context(), "sectors", "f01000/"+name, minio.GetObjectOptions{})

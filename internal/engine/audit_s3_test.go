@@ -4,36 +4,21 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/johannesboyne/gofakes3"
-	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"sealfleet/internal/phases"
 	"sealfleet/internal/storage"
+	"sealfleet/internal/storage/storagetest"
 )
 
 func TestP5AndP6ChallengeAnObjectStore(t *testing.T) {
-	server := httptest.NewServer(gofakes3.New(s3mem.New(), gofakes3.WithIntegrityCheck(true)).Server())
-	t.Cleanup(server.Close)
-	t.Setenv("AWS_ACCESS_KEY_ID", "key-of-the-test")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
-	client, err := minio.NewCore(strings.TrimPrefix(server.URL, "http://"), &minio.Options{
-		Creds: credentials.NewStaticV4("key-of-the-test", "secret-of-the-test", ""), Region: "us-east-1",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := client.MakeBucket(t.Context(), "sectors", minio.MakeBucketOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	o := storage.S3Options{Endpoint: server.URL, Region: "us-east-1"}
+	endpoint, client := storagetest.S3(t, nil)
+	o := storage.S3Options{Endpoint: endpoint, Region: storagetest.Region}
 	r := onShare(t)
 	r.Phase, r.Copy = phases.P5, &Copy{Node: "far", Dir: "s3://sectors/x", S3: o, Samples: 100}
 	result, err := Builtin{}.Run(t.Context(), r, nil)

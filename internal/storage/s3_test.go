@@ -10,26 +10,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/johannesboyne/gofakes3"
-	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/minio/minio-go/v7"
 
 	"sealfleet/internal/phases"
+	"sealfleet/internal/storage/storagetest"
 )
 
 // store is a real S3 server in this process.
 func store(t *testing.T) (addr string, o S3Options, b *bucket) {
 	t.Helper()
-	server := httptest.NewServer(gofakes3.New(s3mem.New(), gofakes3.WithIntegrityCheck(true)).Server())
-	t.Cleanup(server.Close)
-	t.Setenv("AWS_ACCESS_KEY_ID", "key-of-the-test")
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
-	addr, o = "s3://sectors/f01000", S3Options{Endpoint: server.URL, Region: "us-east-1"}
+	endpoint, _ := storagetest.S3(t, nil)
+	addr, o = "s3://sectors/f01000", S3Options{Endpoint: endpoint, Region: storagetest.Region}
 	b, err := openS3(addr, o)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.core.MakeBucket(t.Context(), "sectors", minio.MakeBucketOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return addr, o, b
