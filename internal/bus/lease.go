@@ -85,8 +85,8 @@ func deliveries(reply string) int {
 }
 
 // Fetch waits up to maxWait for exactly one task of a phase, or with 0 asks for one that
-// is there already; nil, nil means that none came. Call it only for a slot that is free: a task that comes after Fetch gave up is
-// handed back at once. A message that is no task is set aside, and the wait goes on.
+// is there already; nil, nil means that none came. Call it only for a slot that is free:
+// a task that comes after Fetch gave up is handed back at once. A message that is no task is set aside, and the wait goes on.
 func (b *Bus) Fetch(ctx context.Context, group string, step phases.Step, maxWait time.Duration) (*Lease, error) {
 	if err := checkTokens(group, "-", step, "-"); err != nil {
 		return nil, err
@@ -113,6 +113,16 @@ func (b *Bus) Fetch(ctx context.Context, group string, step phases.Step, maxWait
 			return l, nil
 		}
 	}
+}
+
+// StopFetching ends all fetching for good: what Fetch still waits for does not come, and what
+// the server was about to give goes back to it. Call it before the last tasks are handed
+// back. It fails with ErrUnreachable if the server does not confirm within ctx; then too
+// nothing more is fetched.
+func (b *Bus) StopFetching(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	return b.pulls.stop(ctx)
 }
 
 // left is how long it is until then; below a millisecond it is nothing.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,9 +24,11 @@ import (
 type pulls struct {
 	b *Bus
 
-	mu   sync.Mutex
-	idle []*pull
-	busy map[*pull]bool // asked, answered or not
+	mu      sync.Mutex
+	idle    []*pull
+	busy    map[*pull]bool // asked, answered or not
+	open    map[*pull]bool // whose subscriptions stand
+	stopped bool
 }
 
 type pull struct {
@@ -32,7 +36,8 @@ type pull struct {
 	sub     *nats.Subscription
 	answer  chan *nats.Msg // takes one; nil: ask again
 	state   pullState
-	expires time.Time // of the server's patience
+	expires time.Time     // of the server's patience
+	closed  chan struct{} // the subscription has ended, and all that it brought is dealt with
 }
 
 type pullState int
@@ -44,28 +49,70 @@ const (
 	pullDead              // the server has forgotten it, or will; never used again
 )
 
-func newPulls(b *Bus) *pulls { return &pulls{b: b, busy: map[*pull]bool{}} }
+func newPulls(b *Bus) *pulls {
+	return &pulls{b: b, busy: map[*pull]bool{}, open: map[*pull]bool{}}
+}
+
+var errFetchingStopped = errors.New("no more tasks are fetched: this program is stopping")
 
 // begin takes an idle inbox, or makes one.
 func (p *pulls) begin(patience time.Duration) (*pull, error) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
+		return nil, errFetchingStopped
+	}
 	var q *pull
 	if n := len(p.idle); n > 0 {
 		q, p.idle = p.idle[n-1], p.idle[:n-1]
-	}
-	p.mu.Unlock()
-	if q == nil {
-		q = &pull{inbox: p.b.nc.NewInbox(), answer: make(chan *nats.Msg, 1)}
+	} else {
+		q = &pull{inbox: p.b.nc.NewInbox(), answer: make(chan *nats.Msg, 1), closed: make(chan struct{})}
 		var err error
 		if q.sub, err = p.b.nc.Subscribe(q.inbox, func(m *nats.Msg) { p.take(q, m) }); err != nil {
-			return nil, err
+			return nil, unreachable(err)
 		}
+		q.sub.SetClosedHandler(func(string) { p.forget(q) })
+		p.open[q] = true
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	q.state, q.expires = pullAsked, time.Now().Add(patience)
 	p.busy[q] = true
 	return q, nil
+}
+
+func (p *pulls) forget(q *pull) {
+	p.mu.Lock()
+	delete(p.open, q)
+	if q.state == pullAsked && len(q.answer) == 0 {
+		q.answer <- nil // it will not come
+	}
+	q.state = pullDead
+	p.mu.Unlock()
+	close(q.closed)
+}
+
+// stop has the server forget what was asked: it gives a task to no request whose inbox
+// nobody listens to. What was on its way is dealt with when stop returns. Else a stopping
+// host, which hands its tasks back, would be the first to get them again, and could not
+// say that it did not want them once its connection is closed.
+func (p *pulls) stop(ctx context.Context) error {
+	p.mu.Lock()
+	p.stopped = true
+	open := slices.Collect(maps.Keys(p.open))
+	p.mu.Unlock()
+	if !p.b.nc.IsConnected() {
+		return nil // the server forgot them with the connection
+	}
+	for _, q := range open {
+		_ = q.sub.Drain() // it fails if the inbox or the connection is closed already
+	}
+	for _, q := range open {
+		select {
+		case <-q.closed:
+		case <-ctx.Done():
+			return unreachable(ctx.Err())
+		}
+	}
+	return nil
 }
 
 // take is called for each answer to a request of q.
@@ -160,7 +207,7 @@ func (p *pulls) one(ctx context.Context, durable string, maxWait time.Duration) 
 	patience := maxWait + attemptTimeout
 	q, err := p.begin(patience)
 	if err != nil {
-		return nil, unreachable(err)
+		return nil, err
 	}
 	answered := false
 	defer func() { p.end(q, answered) }()

@@ -105,6 +105,50 @@ func TestATaskForAnAbandonedPullIsHandedBack(t *testing.T) {
 	}
 }
 
+// A host that stops must not be the first to get what it hands back: the server forgets what
+// it asked for, waited for still or not.
+func TestAHostThatStoppedFetchingIsGivenNothing(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	stopping := f.host(t, "h1")
+	gone, cancel := context.WithCancel(ctx)
+	const each = 5
+	ended := make(chan error, 2*each)
+	for i := range 2 * each {
+		asking := ctx
+		if i < each {
+			asking = gone
+		}
+		go func() {
+			l, err := stopping.Fetch(asking, "group1", phases.P1, 2*time.Second)
+			if l != nil {
+				err = errors.New("it was given a task")
+			}
+			ended <- err
+		}()
+	}
+	f.untilWaiting(t, 2*each)
+	cancel()
+	if err := stopping.StopFetching(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.PublishTask(ctx, task(1)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := f.Fetch(ctx, "group1", phases.P1, patience)
+	if err != nil || l == nil || l.Deliveries != 1 {
+		t.Errorf("got %+v, %v, want the task's first delivery", l, err)
+	}
+	if _, err := stopping.Fetch(ctx, "group1", phases.P1, 0); !errors.Is(err, errFetchingStopped) {
+		t.Errorf("it fetches still: %v", err)
+	}
+	for range 2 * each {
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+}
+
 // untilWaiting returns when so many pulls wait on group1-p1.
 func (f *fleet) untilWaiting(t testing.TB, n int) {
 	t.Helper()

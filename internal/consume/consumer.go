@@ -144,6 +144,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 	<-ctx.Done()
 	c.stopping.Store(true)
 	c.board.drain(true)
+	if err := c.bus.StopFetching(work); err != nil { // its connection ends with this program: then the server forgets them too
+		c.log.Warn("the server may still hold requests for tasks", "error", err)
+	}
 	quiet := make(chan struct{})
 	go func() { pools.Wait(); close(quiet) }()
 	held := c.holding()
