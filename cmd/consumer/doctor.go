@@ -134,16 +134,25 @@ func clockOnce(cfg *consume.Config) func(context.Context) (time.Duration, time.D
 }
 
 func clockOf(b *bus.Bus, cfg *consume.Config) func(context.Context) (time.Duration, time.Duration, error) {
-	step := phases.P1
-	if len(cfg.Workers) > 0 {
-		step = cfg.Workers[0].Phases[0] // a queue that this host may ask about
-	}
 	return func(ctx context.Context) (time.Duration, time.Duration, error) {
-		if len(cfg.Groups) == 0 {
-			return 0, 0, errors.New("no group")
+		group, step, err := clockQueue(cfg)
+		if err != nil {
+			return 0, 0, err
 		}
-		return b.Clock(ctx, cfg.Groups[0], step)
+		return b.Clock(ctx, group, step)
 	}
+}
+
+// clockQueue is a queue that this host may ask about.
+func clockQueue(cfg *consume.Config) (group string, step phases.Step, err error) {
+	if len(cfg.Groups) == 0 {
+		return "", "", errors.New("no group")
+	}
+	step = phases.P1
+	if len(cfg.Workers) > 0 {
+		step = cfg.Workers[0].Phases[0]
+	}
+	return cfg.Groups[0], step, nil
 }
 
 func printReport(w io.Writer, output string, r host.Report, quiet bool) error {

@@ -24,6 +24,7 @@ import (
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/host"
 	"sealfleet/internal/logs"
+	"sealfleet/internal/phases"
 	"sealfleet/internal/trace"
 	"sealfleet/internal/version"
 	"sealfleet/internal/web"
@@ -144,11 +145,12 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, front *api.AP
 		}
 		return err
 	}
+	b.FollowClock(ctx, cfg.Groups[0], phases.P1)
 	metrics := dispatch.NewMetrics()
 	busMetrics := bus.NewMetrics(b)
 	registry.MustRegister(metrics, busMetrics)
 	d := dispatch.New(b, dispatch.Options{
-		Name: cfg.Name, Policy: cfg.Policy.policy(), Chain: chain.NewDev(cfg.Chain, newVerifier(cfg.Parameters, cfg.SelfMade), nil),
+		Name: cfg.Name, Policy: cfg.Policy.policy(), Chain: chain.NewDev(cfg.Chain, newVerifier(cfg.Parameters, cfg.SelfMade), b.Now),
 		Groups: cfg.Groups, Log: log, Metrics: metrics, SweepEvery: cfg.Sweep, Silence: cfg.Silence, HoldP1: cfg.Policy.HoldP1, Window: cfg.Policy.window(),
 	})
 	alarms := alerts.New(alerts.Options{

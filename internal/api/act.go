@@ -291,7 +291,7 @@ func (a *API) set(r *http.Request, body []byte, key string, on bool) (asked, err
 	if err := b.check(true); err != nil {
 		return b, err
 	}
-	if on == (a.controls.inForce(key, time.Now()) != nil) && !on {
+	if on == (a.controls.inForce(key, a.Bus.Now()) != nil) && !on {
 		return b, failf(http.StatusConflict, "refused", "%s is not set", key)
 	}
 	_, err := a.Bus.SetControl(r.Context(), bus.Control{Key: key, On: on, By: b.By, Reason: b.Reason, Until: b.Until})
@@ -313,7 +313,7 @@ func (a *API) drain(r *http.Request, body []byte) (any, error) {
 	if h.Running == 0 {
 		quiet = 0
 	} else if h.Status != nil {
-		quiet = quietIn(h.Status, time.Now())
+		quiet = quietIn(h.Status, a.Bus.Now())
 	}
 	d.QuietIn = &quiet
 	return d, nil
@@ -334,7 +334,7 @@ func quietIn(s *bus.HostStatus, now time.Time) float64 {
 
 func (a *API) undrain(r *http.Request, body []byte) (any, error) {
 	name := r.PathValue("host")
-	if a.controls.inForce(bus.ControlDrain+"."+name, time.Now()) == nil {
+	if a.controls.inForce(bus.ControlDrain+"."+name, a.Bus.Now()) == nil {
 		if _, err := a.hostNamed(name); err != nil {
 			return nil, err
 		}

@@ -100,7 +100,7 @@ func (a *API) listControls(r *http.Request) (any, error) {
 	if err := p.done(); err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := a.Bus.Now()
 	out := moment[Control]{Schema, now.UTC(), []Control{}}
 	a.controls.mu.Lock()
 	defer a.controls.mu.Unlock()
@@ -122,7 +122,7 @@ func (a *API) controlHistory(r *http.Request) (any, error) {
 	if len(history) == 0 {
 		return nil, failf(http.StatusNotFound, "unknown_control", "%q was never set", key).mended("GET /v1/controls?all=true lists what was")
 	}
-	now := time.Now()
+	now := a.Bus.Now()
 	out := moment[Control]{Schema, now.UTC(), []Control{}}
 	for _, c := range slices.Backward(history) {
 		v := controlOf(c, now)
@@ -214,7 +214,7 @@ func (a *API) hostsNow(now time.Time) []Host {
 			h.Status, h.SeenAt, h.State = s, seen.Heard.UTC(), HostUp
 			h.Running = len(s.Jobs)
 			switch {
-			case seen.Away(now):
+			case seen.Away():
 				h.State = HostAway
 			case s.Draining || h.Drain != nil:
 				h.State = HostDraining

@@ -87,7 +87,7 @@ func (a *API) sector(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := dispatch.DetailOf(s, events, a.Dispatcher.Policy, time.Now())
+	d := dispatch.DetailOf(s, events, a.Dispatcher.Policy, a.Bus.Now())
 	if row, known := a.Dispatcher.Row(id); known && len(d.Now) == 0 {
 		d.Row = row // only the others of its group tell whether it is held back
 	}
@@ -181,7 +181,7 @@ func (a *API) backlog(r *http.Request) (any, error) {
 		return nil, err
 	}
 	advice := slices.DeleteFunc(a.Dispatcher.Backlog(), func(x dispatch.Advice) bool { return len(groups) > 0 && !slices.Contains(groups, x.Group) })
-	return moment[dispatch.Advice]{Schema, time.Now().UTC(), advice}, nil
+	return moment[dispatch.Advice]{Schema, a.Bus.Now().UTC(), advice}, nil
 }
 
 func (a *API) stats(r *http.Request) (any, error) {
@@ -197,7 +197,7 @@ func (a *API) stats(r *http.Request) (any, error) {
 		Phases []dispatch.PhaseStats `json:"phases"`
 		Days   []dispatch.Day        `json:"days"`
 	}{
-		Schema, time.Now().UTC(),
+		Schema, a.Bus.Now().UTC(),
 		a.Dispatcher.Stats(func(s phases.Step) bool { return len(steps) == 0 || slices.Contains(steps, s) }),
 		a.Dispatcher.Farm().Days,
 	}, nil

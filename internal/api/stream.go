@@ -110,7 +110,7 @@ func (a *API) stream(w http.ResponseWriter, r *http.Request) {
 				err = out.event(e)
 			}
 		case c := <-controls:
-			err = out.send("control", "", controlOf(c, time.Now()))
+			err = out.send("control", "", controlOf(c, a.Bus.Now()))
 		case <-tick.C:
 			err = out.send("heartbeat", "", beat{time.Now().UTC(), a.Dispatcher.Position()})
 		case <-r.Context().Done():

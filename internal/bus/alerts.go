@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/oklog/ulid/v2"
@@ -48,7 +47,7 @@ func (b *Bus) SetControlAfter(ctx context.Context, c Control, last uint64) (Cont
 	if err := checkKey(c.Key); err != nil {
 		return c, err
 	}
-	c.ID, c.At, c.V = ulid.Make().String(), time.Now().UTC(), phases.Version
+	c.ID, c.At, c.V = ulid.Make().String(), b.Now().UTC(), phases.Version
 	data, err := json.Marshal(c)
 	if err != nil {
 		return c, err

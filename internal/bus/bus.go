@@ -79,6 +79,7 @@ type Bus struct {
 
 	seen  *seen
 	pulls *pulls
+	clock *clock
 
 	setAside atomic.Uint64
 }
@@ -93,7 +94,7 @@ func newBus(c Config, client string, log *slog.Logger) *Bus {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	b := &Bus{cfg: c, client: client, log: log, seen: newSeen(c, log)}
+	b := &Bus{cfg: c, client: client, log: log, seen: newSeen(c, log), clock: &clock{poke: make(chan struct{}, 1)}}
 	b.pulls = newPulls(b)
 	return b
 }

@@ -73,7 +73,7 @@ func (b *Bus) SetControl(ctx context.Context, c Control) (Control, error) {
 		c.ID = ulid.Make().String()
 	}
 	if c.At.IsZero() {
-		c.At = time.Now().UTC()
+		c.At = b.Now().UTC()
 	}
 	c.V = phases.Version
 	data, err := json.Marshal(c)

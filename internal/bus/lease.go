@@ -107,8 +107,8 @@ func (b *Bus) Fetch(ctx context.Context, group string, step phases.Step, maxWait
 			b.setAsideTask(ctx, l, m, group, err)
 		case l.Task.V > phases.Newest:
 			b.leaveToNewer(ctx, l, m)
-		case time.Until(l.Task.NotBefore) > 0:
-			_ = l.Nak(time.Until(l.Task.NotBefore)) // lost: it comes again after AckWait
+		case l.Task.NotBefore.After(b.Now()):
+			_ = l.Nak(l.Task.NotBefore.Sub(b.Now())) // lost: it comes again after AckWait
 		default:
 			return l, nil
 		}

@@ -115,6 +115,10 @@ func (r *run) checkSector(id string, log map[string][]phases.Event, effects map[
 			started[e.Step] = true
 		case phases.Claimed:
 			r.report.Claims++
+		case phases.Failed:
+			if e.Result != nil && (e.Result.Code == phases.CodeTicketExpired || e.Result.Code == phases.CodeCommitExpired) {
+				broken.add("a wrong clock was believed", "%s: %s failed at %d with %s, dated %s", id, e.Step, e.Seq, e.Result.Code, e.At.Format(time.RFC3339))
+			}
 		case phases.Done:
 			done[e.Step]++
 			if e.Host == "forger" {

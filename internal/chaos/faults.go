@@ -52,6 +52,8 @@ func kinds() []kind {
 		{"half-open-up", 5, 0.5, 4, cut(weather{loseUp: true})},
 		{"half-open-down", 5, 0.5, 4, cut(weather{loseDown: true})},
 		{"slow", 4, 1, 4, cut(weather{delay: 300 * time.Millisecond})},
+		{"skew-clock", 8, 1, 6, (*run).skew},
+		{"skew-server", 2, 1, 3, (*run).skewServer},
 		{"purge-tasks", 3, 0, 0, (*run).purge},
 		{"delete-tasks", 2, 0, 0, (*run).deleteStream},
 		{"delete-durable", 4, 0, 0, (*run).deleteDurable},

@@ -19,9 +19,16 @@ import (
 )
 
 // Programs builds what a run needs into a directory: the dispatcher, the consumer with
-// the ledger in it, and the NATS server of go.mod.
+// the ledger in it, and the NATS server of go.mod, all with a clock that can be set.
 func Programs(ctx context.Context, dir string, args ...string) error {
-	args = append([]string{"build", "-tags", "chaos", "-o", dir + string(filepath.Separator)}, args...)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	overlay, err := clockOverlay(ctx, dir)
+	if err != nil {
+		return fmt.Errorf("build the programs: %w", err)
+	}
+	args = append([]string{"build", "-tags", "chaos", "-overlay", overlay, "-o", dir + string(filepath.Separator)}, args...)
 	args = append(args, "sealfleet/cmd/dispatcher", "sealfleet/cmd/consumer", "github.com/nats-io/nats-server/v2")
 	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("build the programs: %w\n%s", err, out)
@@ -174,8 +181,9 @@ var policyEnv = []string{
 	"BACKLOG_P1_HOLD=0",
 	"MAX_ATTEMPTS=1000", "RETRY_DELAY=100ms", "TRANSIENT_DELAY=100ms", "MAX_DELAY=1s", "SWEEP_EVERY=1s", "TASK_SILENCE=5s",
 	"DEV_CHAIN_EPOCH=20ms", "DEV_CHAIN_REQUIRE_SNARK=false",
-	// Epochs are short, and a run lasts many of them.
-	"DEV_CHAIN_TICKET_EPOCHS=0", "DEV_CHAIN_COMMIT_WITHIN=0",
+	// Epochs are short, and a run lasts many of them. These are two hours: less than clocks
+	// are set wrong by.
+	"DEV_CHAIN_TICKET_EPOCHS=360000", "DEV_CHAIN_COMMIT_WITHIN=360000",
 }
 
 func (f *fleet) dispatcher(i int) *process {

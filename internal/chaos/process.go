@@ -23,8 +23,9 @@ type process struct {
 	dir  string          // of its log
 	kind string
 
-	// One fault at a time has the process.
-	fault sync.Mutex
+	// One fault at a time has the process, and one its clock.
+	fault, setting sync.Mutex
+	clock          time.Duration // how far it is off for good; guarded by setting
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -55,8 +56,13 @@ func (p *process) startLocked() error {
 		return err
 	}
 	defer log.Close()
+	if _, err := os.Stat(p.clockPath()); err != nil {
+		if err := p.setClock(0); err != nil {
+			return err
+		}
+	}
 	cmd := exec.Command(p.path, p.args...)
-	cmd.Env = append(plainEnvironment(), p.env()...)
+	cmd.Env = append(append(plainEnvironment(), p.env()...), skewVariable+"="+p.clockPath())
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

@@ -289,7 +289,7 @@ func TellAudit(b *bus.Bus, cfg *Config, a Audited) error {
 		return nil
 	}
 	return b.Notice(cfg.Groups[0], cfg.HostName, bus.NoticeAudit, bus.StoredAudit{
-		Node: a.Node, Sector: a.Sector, Result: a.Result, Message: a.Message, At: time.Now().UTC(),
+		Node: a.Node, Sector: a.Sector, Result: a.Result, Message: a.Message, At: b.Now().UTC(),
 	})
 }
 

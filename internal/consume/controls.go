@@ -25,7 +25,7 @@ func (c *Consumer) followControls(ctx context.Context, loops *sync.WaitGroup, po
 	first := sync.OnceFunc(func() { close(known) })
 	loops.Go(func() {
 		err := c.bus.WatchControls(ctx, func(list []bus.Control) {
-			if c.setControls(list, time.Now()) {
+			if c.setControls(list, c.bus.Now()) {
 				for _, p := range pools {
 					select {
 					case p.changed <- struct{}{}:

@@ -159,7 +159,7 @@ func (c *Consumer) shareGroupLimits(ctx context.Context) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() {
-		err := c.bus.WatchControls(ctx, func(list []bus.Control) { c.applyGroupLimits(list, time.Now()) }, bus.ControlLimit)
+		err := c.bus.WatchControls(ctx, func(list []bus.Control) { c.applyGroupLimits(list, c.bus.Now()) }, bus.ControlLimit)
 		if err != nil && ctx.Err() == nil {
 			c.log.Error("limits of groups cannot be followed", "error", err)
 		}

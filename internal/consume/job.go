@@ -83,7 +83,7 @@ func (c *Consumer) do(work context.Context, l *bus.Lease) {
 	}
 	defer c.board.begin(j, j.since)()
 	var o outcome
-	if late := lateness(t, time.Now()); late != nil {
+	if late := lateness(t, c.bus.Now()); late != nil {
 		o.err = late
 	} else {
 		o = j.run(work)
@@ -164,7 +164,7 @@ func (j *job) event(kind phases.EventType) phases.Event {
 	return phases.Event{
 		V: phases.Version, ID: ulid.Make().String(), Type: kind, Group: j.task.Group, Sector: j.task.Sector, Step: j.task.Step,
 		Issue: j.task.Issue, Attempt: j.task.Attempt, ClaimID: j.claimID, PrevID: j.lastID,
-		Host: j.c.cfg.HostName, At: time.Now().UTC(),
+		Host: j.c.cfg.HostName, At: j.c.bus.Now().UTC(),
 	}
 }
 

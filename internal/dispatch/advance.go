@@ -229,7 +229,12 @@ func (d *Dispatcher) perform(ctx context.Context, s *sector, state *phases.Secto
 // performOne appends the event of an action and, if that issues a phase, publishes its
 // task. state is a copy.
 func (d *Dispatcher) performOne(ctx context.Context, s *sector, state phases.Sector, a phases.Action, why reason) (p performed) {
-	e := a.Event(ulid.Make().String(), d.actor, time.Now().UTC())
+	now := d.bus.Now()
+	// The failure was dated by a host, whose clock may be wrong.
+	if latest := now.Add(d.Policy.MaxDelay + d.Policy.MaxDelay/4); a.NotBefore.After(latest) {
+		a.NotBefore = latest
+	}
+	e := a.Event(ulid.Make().String(), d.actor, now.UTC())
 	if a.Kind == phases.DoIssue && a.Step == phases.P1 {
 		if e.Inputs, p.err = d.ticket(ctx, &state); p.err != nil {
 			d.board.flows.back(s, state.Group)
@@ -349,7 +354,7 @@ func (d *Dispatcher) publish(ctx context.Context, task phases.Task) error {
 		return fmt.Errorf("publish the task of %s: %w", task.Step, err)
 	}
 	d.Metrics.issued.WithLabelValues(task.Group, string(task.Step)).Inc()
-	d.bus.Tracer().Issued(task, time.Now())
+	d.bus.Tracer().Issued(task, d.bus.Now())
 	// FAIL: here the delivery is not acknowledged: it comes again, and finds all done.
 	return d.at("published")
 }

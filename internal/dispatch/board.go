@@ -15,7 +15,8 @@ import (
 // ones are only counted: the log and the archive remember them.
 type board struct {
 	policy phases.Policy
-	pos    atomic.Uint64 // every event up to here was taken
+	now    func() time.Time // the fleet's
+	pos    atomic.Uint64    // every event up to here was taken
 
 	mu      sync.RWMutex
 	sectors map[string]*sector
@@ -90,7 +91,7 @@ type change struct {
 
 func newBoard(p phases.Policy, holdP1, window int) *board {
 	return &board{
-		policy: p, sectors: map[string]*sector{}, over: map[string]struct{}{}, ended: map[tally]int{},
+		policy: p, now: time.Now, sectors: map[string]*sector{}, over: map[string]struct{}{}, ended: map[tally]int{},
 		book: newBook(), feed: newFeed(), flows: newFlows(holdP1), lines: newLines(window), meters: newMeters(), pulses: newPulses(),
 	}
 }

@@ -93,7 +93,7 @@ func (h *agendaHeap) Pop() any {
 // nobody knows what the one before left undone. Of those that have ended, the last ones
 // may lack their tombstone.
 func (d *Dispatcher) lookAtAll() {
-	for _, s := range append(d.board.all(), d.board.endedSince(time.Now().Add(-time.Hour))...) {
+	for _, s := range append(d.board.all(), d.board.endedSince(d.bus.Now().Add(-time.Hour))...) {
 		d.agenda.add(s, time.Now().Add(rand.N(2*d.Grace+1)))
 	}
 }
@@ -228,7 +228,7 @@ func (d *Dispatcher) sweepOnce(ctx context.Context) {
 // has written nothing for long.
 func (d *Dispatcher) openTasks() []openTask {
 	var open []openTask
-	now := time.Now()
+	now, fleet := time.Now(), d.bus.Now()
 	for _, s := range d.board.all() {
 		state, touched, gone := s.view()
 		if gone {
@@ -240,7 +240,7 @@ func (d *Dispatcher) openTasks() []openTask {
 			}
 			t := state.Step(step)
 			quiet := now.Sub(touched[i])
-			if t.NotBefore.After(now.Add(-d.Grace)) {
+			if t.NotBefore.After(fleet.Add(-d.Grace)) {
 				continue // the bus holds it back
 			}
 			if may, _ := d.board.lines.may(s, &state, step); !may {

@@ -226,7 +226,7 @@ func (f LegacyFilter) has(l Legacy) bool {
 // Legacy lists the phases of the sectors that have not ended, as the old table did: what had
 // ended was removed from it.
 func (d *Dispatcher) Legacy(f LegacyFilter, limit int, after *Key) Page[Legacy] {
-	now, seq := time.Now(), d.board.position()
+	now, seq := d.bus.Now(), d.board.position()
 	p := newPager[Legacy](limit, after, false)
 	for _, s := range d.board.all() {
 		state, _, gone := s.view()

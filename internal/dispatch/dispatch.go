@@ -125,6 +125,7 @@ type Dispatcher struct {
 	agenda *agenda
 	farmMu sync.Mutex
 	farm   *FarmView
+	farmAt time.Time
 	caught atomic.Bool // the follower has read what was there at start
 	broken atomic.Pointer[error]
 
@@ -139,6 +140,7 @@ func New(b *bus.Bus, o Options) *Dispatcher {
 	}
 	d := &Dispatcher{Options: o.withDefaults(), bus: b, actor: phases.DispatcherName(o.Name)}
 	d.board = newBoard(d.Policy, d.HoldP1, max(d.Window, 0))
+	d.board.now = b.Now
 	d.agenda = newAgenda()
 	d.Metrics.watch(d.board)
 	return d
@@ -291,6 +293,12 @@ func (d *Dispatcher) follow(e phases.Event) {
 // dispatchers do not all look at once.
 func (d *Dispatcher) lookLater(s *sector, delay time.Duration) {
 	d.agenda.add(s, time.Now().Add(delay+rand.N(delay+1)))
+}
+
+// lookAt puts a sector on the agenda for a time of the fleet, which this machine's clock may
+// not show.
+func (d *Dispatcher) lookAt(s *sector, at time.Time) {
+	d.agenda.add(s, time.Now().Add(at.Sub(d.bus.Now())))
 }
 
 func (d *Dispatcher) at(point string) error {

@@ -15,7 +15,7 @@ const mostExamples = 5
 // Examples names sectors that an alarm is about, with the reason, the oldest first. what is
 // parked, overdue, deadline or waiting; the labels are the alarm's.
 func (d *Dispatcher) Examples(what string, labels map[string]string) []string {
-	return d.board.examples(what, labels["group"], phases.Step(labels["phase"]), labels["deadline"], time.Now())
+	return d.board.examples(what, labels["group"], phases.Step(labels["phase"]), labels["deadline"], d.bus.Now())
 }
 
 func (b *board) examples(what, group string, step phases.Step, deadline string, now time.Time) []string {

@@ -57,9 +57,9 @@ func (d *Dispatcher) askGates(ctx context.Context, s *sector, state *phases.Sect
 		if !ok {
 			continue
 		}
-		now := time.Now()
+		now := d.bus.Now()
 		if until := d.gateTime(s, t); until.After(now) {
-			d.agenda.add(s, until)
+			d.lookAt(s, until)
 			continue
 		}
 		out, err := d.ask(ctx, task, t)
@@ -76,7 +76,7 @@ func (d *Dispatcher) askGates(ctx context.Context, s *sector, state *phases.Sect
 			return false, 0, err
 		}
 		e := gateEvent(task, t, out)
-		e.ID, e.Host, e.At = ulid.Make().String(), d.actor, time.Now().UTC()
+		e.ID, e.Host, e.At = ulid.Make().String(), d.actor, d.bus.Now().UTC()
 		if !commitBy.IsZero() {
 			e.Result.Outputs[keyCommitBy] = commitBy.UTC().Format(time.RFC3339)
 		}
@@ -122,7 +122,7 @@ func (d *Dispatcher) waitForGate(s *sector, t phases.StepState, out chain.Outcom
 		s.gate = gateWaits{}
 	}
 	s.gate[t.Step] = gateWait{t.IssuedID, until}
-	d.agenda.add(s, until)
+	d.lookAt(s, until)
 }
 
 // ask puts the question of a gate to the chain.

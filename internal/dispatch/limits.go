@@ -49,7 +49,7 @@ func Limits(ctx context.Context, b *bus.Bus, groups []string) ([]GroupLimit, err
 	for _, g := range groups {
 		byGroup[g] = GroupLimit{Group: g}
 	}
-	now := time.Now()
+	now := b.Now()
 	for _, c := range controls {
 		if _, wanted := byGroup[c.Name()]; len(groups) > 0 && !wanted {
 			continue

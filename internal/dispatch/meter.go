@@ -96,10 +96,9 @@ func (p *meter) host(name string, at time.Time) *seen {
 }
 
 // seen calls f for each host of each phase of each group that did something not long ago.
-func (m *meters) seen(f func(host, group string, running int, last time.Time)) {
+func (m *meters) seen(now time.Time, f func(host, group string, running int, last time.Time)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := time.Now()
 	for at, p := range m.all {
 		for name, h := range p.hosts {
 			if name != "" && (h.running > 0 || now.Sub(h.last) < forgetHost) {
@@ -217,5 +216,5 @@ func ReadBacklog(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int) (
 	}); err != nil {
 		return nil, fmt.Errorf("read the event log: %w", err)
 	}
-	return board.backlog(time.Now()), nil
+	return board.backlog(b.Now()), nil
 }

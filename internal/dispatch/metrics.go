@@ -124,7 +124,8 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	now := time.Now()
 	if b := m.watched(); b != nil {
-		b.survey(now).collect(ch, b.backlog(now), m.hosts.offers(now))
+		fleet := b.now()
+		b.survey(fleet).collect(ch, b.backlog(fleet), m.hosts.offers(now))
 	}
 	m.hosts.collect(ch, now)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/oklog/ulid/v2"
 
@@ -84,7 +83,7 @@ func onSectorChain(ctx context.Context, b *bus.Bus, id, actor string, check func
 		chain := s.Step(phases.SectorEnd)
 		e := phases.Event{
 			V: phases.Version, ID: ulid.Make().String(), Group: s.Group, Sector: id, Step: phases.SectorEnd,
-			PrevID: chain.LastID, Host: phases.DispatcherName(actor), At: time.Now().UTC(),
+			PrevID: chain.LastID, Host: phases.DispatcherName(actor), At: b.Now().UTC(),
 		}
 		if err := check(s, &e); err != nil {
 			return fmt.Errorf("%w: %w", ErrRefused, err)

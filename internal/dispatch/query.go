@@ -166,8 +166,8 @@ func withHold(r *Row, held map[string]HeldBack) *Row {
 
 // Sectors lists sectors, ended ones too.
 func (d *Dispatcher) Sectors(q Query) Page[Row] {
-	b, now := d.board, time.Now()
-	seq, held := b.position(), b.heldNow(now)
+	b, now := d.board, d.bus.Now()
+	seq, held := b.position(), b.heldNow()
 	sort, backward := strings.CutPrefix(q.Sort, "-")
 	q.Text = strings.ToLower(q.Text)
 	p := newPager[*Row](q.Limit, q.After, backward)
@@ -194,7 +194,7 @@ type Job struct {
 
 // Jobs lists the steps that wait or run, the longest in its state first.
 func (d *Dispatcher) Jobs(q Query) Page[Job] {
-	b, now := d.board, time.Now()
+	b, now := d.board, d.bus.Now()
 	seq := b.position()
 	p := newPager[Job](q.Limit, q.After, false)
 	b.book.scan(b.policy, now, func(r *record, line *bookLine) {
@@ -242,7 +242,7 @@ const (
 
 // Failures lists what is parked or being tried again, the latest failure first.
 func (d *Dispatcher) Failures(q Query) Page[Failed] {
-	b, now := d.board, time.Now()
+	b, now := d.board, d.bus.Now()
 	seq := b.position()
 	type found struct {
 		r    *record

@@ -144,7 +144,7 @@ func List(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int, f Filter
 	if err != nil {
 		return nil, err
 	}
-	held, now := HeldSectors(all, p, holdP1), time.Now()
+	held, now := HeldSectors(all, p, holdP1), b.Now()
 	rows := []Row{}
 	for _, s := range all {
 		r := RowOf(s, p, now)

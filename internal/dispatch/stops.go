@@ -37,7 +37,7 @@ func (d *Dispatcher) giveUpWaiting(ctx context.Context, s *sector, state *phases
 		}
 		e := phases.Event{
 			V: phases.VersionStops, ID: ulid.Make().String(), Type: phases.Stopped, Group: state.Group, Sector: state.ID, Step: step,
-			Issue: t.Issue, Attempt: t.Attempt, ClaimID: t.Stopping(), PrevID: t.LastID, Host: d.actor, At: time.Now().UTC(),
+			Issue: t.Issue, Attempt: t.Attempt, ClaimID: t.Stopping(), PrevID: t.LastID, Host: d.actor, At: d.bus.Now().UTC(),
 			Note: "its host was silent for " + d.StopWait.String(),
 		}
 		if lost, err = d.write(ctx, s, state, e, t.LastSeq); err != nil {

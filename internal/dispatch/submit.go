@@ -155,7 +155,7 @@ func submitOne(ctx context.Context, b *bus.Bus, group, actor string, spec phases
 	id := phases.SectorID(spec.Miner, spec.Number)
 	seq, err := b.Append(ctx, phases.Event{
 		V: phases.Version, ID: ulid.Make().String(), Type: phases.Submitted, Group: group, Sector: id,
-		Step: phases.SectorEnd, Host: phases.DispatcherName(actor), At: time.Now().UTC(), Spec: &spec,
+		Step: phases.SectorEnd, Host: phases.DispatcherName(actor), At: b.Now().UTC(), Spec: &spec,
 	}, 0)
 	if errors.Is(err, bus.ErrConflict) {
 		return Submission{}, fmt.Errorf("%w: %s was submitted a moment ago by somebody else", ErrExists, id)

@@ -125,17 +125,17 @@ const farmFor = 250 * time.Millisecond
 func (d *Dispatcher) Farm() *FarmView {
 	d.farmMu.Lock()
 	defer d.farmMu.Unlock()
-	if d.farm == nil || time.Since(d.farm.At) > farmFor {
-		d.farm = d.countFarm()
+	if d.farm == nil || time.Since(d.farmAt) > farmFor {
+		d.farm, d.farmAt = d.countFarm(), time.Now()
 	}
 	return d.farm
 }
 
 // countFarm is one walk over the book.
 func (d *Dispatcher) countFarm() *FarmView {
-	b, now := d.board, time.Now()
+	b, now := d.board, d.bus.Now()
 	v := &FarmView{At: now.UTC(), Seq: b.position(), Groups: []GroupView{}, Days: []Day{}}
-	held := b.heldNow(now)
+	held := b.heldNow()
 	groups, days, week := map[string]*GroupView{}, map[string]*Day{}, 0
 	for _, g := range d.Groups {
 		groups[g] = newGroupView(g, d.HoldP1)
@@ -224,19 +224,19 @@ func newFlowOf() []PhaseFlow {
 
 // heldNow are the sectors that are held back. It is worked out anew once a second at most:
 // it needs all open sectors, in the order of their submission.
-func (b *board) heldNow(now time.Time) map[string]HeldBack { return b.heldWithin(now, time.Second) }
+func (b *board) heldNow() map[string]HeldBack { return b.heldWithin(time.Second) }
 
 // heldWithin is the same, as of at most so long ago.
-func (b *board) heldWithin(now time.Time, age time.Duration) map[string]HeldBack {
+func (b *board) heldWithin(age time.Duration) map[string]HeldBack {
 	b.heldMu.Lock()
 	defer b.heldMu.Unlock()
 	if b.flows.limit == 0 {
 		return nil
 	}
-	if now.Sub(b.heldAt) < age {
+	if time.Since(b.heldAt) < age {
 		return b.held
 	}
-	b.heldAt, b.held = now, nil
+	b.heldAt, b.held = time.Now(), nil
 	if !b.flows.anyHeld() {
 		return nil
 	}
@@ -254,7 +254,7 @@ func (b *board) heldWithin(now time.Time, age time.Duration) map[string]HeldBack
 }
 
 // Backlog is the advice for every phase of every group.
-func (d *Dispatcher) Backlog() []Advice { return d.board.backlog(time.Now()) }
+func (d *Dispatcher) Backlog() []Advice { return d.board.backlog(d.bus.Now()) }
 
 // Stats are how long phases take; only may be nil.
 func (d *Dispatcher) Stats(only func(phases.Step) bool) []PhaseStats {
@@ -280,8 +280,8 @@ func (d *Dispatcher) Why(ctx context.Context, id string) (*Reasons, error) {
 	if r == nil {
 		return nil, fmt.Errorf("%w: %s", ErrUnknown, id)
 	}
-	now := time.Now()
-	f := &farm{policy: d.Policy, board: d.board, held: d.board.heldWithin(now, 0), now: now}
+	now := d.bus.Now()
+	f := &farm{policy: d.Policy, board: d.board, held: d.board.heldWithin(0), now: now}
 	s := r.s.Load()
 	if s == nil {
 		return &Reasons{Row: r.current(d.Policy, now).row, Waits: []Wait{}}, nil
@@ -310,7 +310,7 @@ func (d *Dispatcher) askHosts(w *Wait, group string, now time.Time) {
 	const most = 3
 	told := 0
 	for _, h := range d.Hosts() {
-		if h.Status == nil || h.Away(now) {
+		if h.Status == nil || h.Away() {
 			continue
 		}
 		for _, text := range h.Status.Waiting {
@@ -333,8 +333,8 @@ func (d *Dispatcher) Row(id string) (Row, bool) {
 	if r == nil {
 		return Row{}, false
 	}
-	now := time.Now()
-	return *withHold(&r.current(d.Policy, now).row, d.board.heldNow(now)), true
+	now := d.bus.Now()
+	return *withHold(&r.current(d.Policy, now).row, d.board.heldNow()), true
 }
 
 // Await waits until this dispatcher has read the log up to a sequence.
@@ -357,7 +357,7 @@ type HostSeen struct {
 // Hosts lists the hosts, by name.
 func (d *Dispatcher) Hosts() []HostSeen {
 	all := d.Metrics.hosts.told()
-	d.board.meters.seen(func(host, group string, running int, last time.Time) {
+	d.board.meters.seen(d.bus.Now(), func(host, group string, running int, last time.Time) {
 		h := all[host]
 		if h == nil {
 			h = &HostSeen{Host: host}
@@ -381,4 +381,4 @@ func (d *Dispatcher) Hosts() []HostSeen {
 }
 
 // Away tells whether a host that told of itself is missed now.
-func (h *HostSeen) Away(now time.Time) bool { return h.Status != nil && now.Sub(h.Heard) > hostSilent }
+func (h *HostSeen) Away() bool { return h.Status != nil && time.Since(h.Heard) > hostSilent }

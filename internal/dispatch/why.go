@@ -53,7 +53,7 @@ func readFarm(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int) (*fa
 	if f.all, err = readAll(ctx, b, func(e phases.Event) { f.board.take(e) }); err != nil {
 		return nil, err
 	}
-	f.held, f.now = HeldSectors(f.all, p, holdP1), time.Now()
+	f.held, f.now = HeldSectors(f.all, p, holdP1), b.Now()
 	return f, nil
 }
 

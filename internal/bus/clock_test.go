@@ -1,0 +1,93 @@
+package bus
+
+import (
+	"testing"
+	"time"
+
+	"sealfleet/internal/phases"
+)
+
+// set tells b a server's time that is off from its own by so much.
+func (f *fleet) setServerAhead(b *Bus, ahead time.Duration) {
+	here := time.Now()
+	b.clock.set(here.Add(ahead).Round(0), here, time.Millisecond)
+}
+
+func TestTheFleetsTimeIsTheServers(t *testing.T) {
+	f := newFleet(t, nil)
+	if got := f.Now(); time.Since(got).Abs() > clockSlack {
+		t.Fatalf("%s before anybody asked", got)
+	}
+	f.FollowClock(testContext(t), "group1", phases.P1)
+	if f.clock.server.IsZero() || f.clock.sure <= 0 {
+		t.Fatal("the server was not asked")
+	}
+	// This test's clock is the server's: it is believed, with its monotonic reading.
+	if got := f.Now(); got == got.Round(0) {
+		t.Errorf("%s is reckoned, although the clock here is right", got)
+	}
+	for _, ahead := range []time.Duration{72 * time.Hour, -72 * time.Hour, 2 * time.Second} {
+		f.setServerAhead(f.Bus, ahead)
+		if off := f.Now().Sub(time.Now().Round(0)) - ahead; off.Abs() > 500*time.Millisecond {
+			t.Errorf("the server is ahead by %s, the fleet's time is off from that by %s", ahead, off)
+		}
+	}
+	f.setServerAhead(f.Bus, clockSlack/2)
+	if got := f.Now(); got == got.Round(0) {
+		t.Error("a clock that is right but for the slack is not believed")
+	}
+}
+
+// A clock that is set while the program runs does no harm until the server is asked anew,
+// which happens at once.
+func TestAClockThatIsSetIsNotBelieved(t *testing.T) {
+	c := &clock{poke: make(chan struct{}, 1)}
+	here := time.Now()
+	c.set(here.Round(0), here, time.Millisecond)
+	// As after settimeofday: the wall clock jumps, the monotonic one does not.
+	later := here.Add(time.Minute)
+	if got := c.now(later); !got.Equal(later) {
+		t.Errorf("got %s, want %s", got, later)
+	}
+	select {
+	case <-c.poke:
+		t.Error("the server would be asked for no reason")
+	default:
+	}
+	c.set(here.Round(0).Add(-time.Hour), here, time.Millisecond)
+	if got, want := c.now(later), later.Round(0).Add(-time.Hour); !got.Equal(want) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	select {
+	case <-c.poke:
+	default:
+		t.Error("nobody would ask the server again")
+	}
+}
+
+// A host whose clock is days behind takes up a task that had to wait when its time has
+// come, and one whose clock is days ahead does not take it before.
+func TestAWrongClockNeitherHastensNorDelaysARetry(t *testing.T) {
+	for name, off := range map[string]time.Duration{"ahead": 72 * time.Hour, "behind": -72 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t, nil)
+			ctx := testContext(t)
+			host := f.host(t, "h1")
+			// The host's clock is the test's; so it is the fleet's that is days away.
+			f.setServerAhead(host, -off)
+			later := task(1)
+			later.NotBefore = time.Now().Add(-off + 1200*time.Millisecond)
+			if err := f.PublishTask(ctx, later); err != nil {
+				t.Fatal(err)
+			}
+			published := time.Now()
+			l, err := host.Fetch(ctx, "group1", phases.P1, patience)
+			if err != nil || l == nil {
+				t.Fatalf("got %+v, %v", l, err)
+			}
+			if early := time.Second - time.Since(published); early > 0 {
+				t.Errorf("it came %s early", early)
+			}
+		})
+	}
+}
