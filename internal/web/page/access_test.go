@@ -40,6 +40,7 @@ func TestEverybodyCanReadIt(t *testing.T) {
 		{"#/sectors", `document.querySelectorAll(".rows .row").length === 3`},
 		{"#/sectors/s-t01000-3", `document.querySelector(".timeline")`},
 		{"#/hosts", `document.querySelectorAll(".rows .row").length === 1`},
+		{"#/pace", `document.querySelectorAll("tbody tr").length > 6`},
 		{"#/bus", `document.querySelectorAll("tbody tr").length > 4`},
 	} {
 		b.show(view.hash)

@@ -135,6 +135,16 @@ func TestViewsShowWhatTheAPISays(t *testing.T) {
 	b.until("and closes", `!document.querySelector("dialog")`)
 	b.picture("hosts")
 
+	b.show("#/pace")
+	b.until("the advice is shown", `document.querySelectorAll(".paceview section").length === 3`)
+	pace := b.text(".paceview")
+	for _, want := range []string{"FALLS BEHIND", "group1", "How long phases take", "Test CPU", "Sectors a day"} {
+		if !strings.Contains(strings.ToUpper(pace), strings.ToUpper(want)) {
+			t.Errorf("the pace lacks %q: %q", want, pace)
+		}
+	}
+	b.picture("pace")
+
 	b.show("#/bus")
 	b.until("streams are shown", `document.querySelectorAll("tbody tr").length > 4`)
 	bus := b.text(".busview")
@@ -247,7 +257,7 @@ func TestKeys(t *testing.T) {
 	f := parkedFarm(t)
 	b := f.open("/")
 	b.until("the page is there", `document.querySelectorAll(".stage").length === 8`)
-	for key, hash := range map[string]string{"f": "#/failed", "s": "#/sectors", "h": "#/hosts", "b": "#/bus", "o": "#/"} {
+	for key, hash := range map[string]string{"f": "#/failed", "s": "#/sectors", "h": "#/hosts", "p": "#/pace", "b": "#/bus", "o": "#/"} {
 		b.press("g" + key)
 		b.until("g "+key, fmt.Sprintf(`location.hash === %q && document.querySelector("#nav a[aria-current]").hash === %q`, hash, hash))
 	}

@@ -11,6 +11,7 @@ import * as failed from "./failed.js";
 import * as sectors from "./sectors.js";
 import * as sector from "./sector.js";
 import * as hosts from "./hosts.js";
+import * as pace from "./pace.js";
 import * as bus from "./bus.js";
 
 const views = [
@@ -18,6 +19,7 @@ const views = [
   { name: "failed", text: "Failed", module: failed, badge: (o) => o.sectors.parked },
   { name: "sectors", text: "Sectors", module: sectors, one: sector },
   { name: "hosts", text: "Hosts", module: hosts, badge: (o) => o.hosts.away + o.hosts.silent },
+  { name: "pace", text: "Pace", module: pace },
   { name: "bus", text: "Bus", module: bus },
 ];
 

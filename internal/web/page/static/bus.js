@@ -3,16 +3,11 @@ import { h, show } from "./dom.js";
 import { get } from "./api.js";
 import { refresher } from "./live.js";
 import { bytes, count, many } from "./format.js";
-import { ago, chip, empty, trouble } from "./parts.js";
+import { ago, chip, empty, table, trouble } from "./parts.js";
 
 const streamWords = {
   SEAL_EVENTS: "the log: every event of every sector", SEAL_TASKS: "phase tasks that nobody has finished", SEAL_ARCHIVE: "a word for each finished sector",
 };
-
-function table(label, heads, rows) {
-  return h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": label }, h("table", {},
-    h("thead", {}, h("tr", {}, heads.map(([t, c]) => h("th", { scope: "col", class: c ?? "" }, t)))), h("tbody", {}, rows)));
-}
 
 const num = (n, tone = "") => h("td", { class: `num ${n ? tone : "zero"}` }, count(n));
 

@@ -3,7 +3,7 @@ import { h } from "./dom.js";
 import { dialog } from "./act.js";
 
 const table = [
-  ["g then o f s h b", "Overview, Failed, Sectors, Hosts, Bus"],
+  ["g then o f s h p b", "Overview, Failed, Sectors, Hosts, Pace, Bus"],
   ["/", "to the search or the first filter"],
   ["j k or ↓ ↑", "next, previous row"],
   ["Enter", "open the row"],
@@ -31,7 +31,7 @@ export function help() {
   ]);
 }
 
-const places = { o: "#/", f: "#/failed", s: "#/sectors", h: "#/hosts", b: "#/bus" };
+const places = { o: "#/", f: "#/failed", s: "#/sectors", h: "#/hosts", p: "#/pace", b: "#/bus" };
 
 function plain(e, theme) {
   switch (e.key) {

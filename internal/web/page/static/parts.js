@@ -28,6 +28,10 @@ export function trouble(error, again) {
 /** What is said where a list has nothing in it. */
 export const empty = (title, ...more) => h("div", { class: "empty" }, h("p", { class: "lead" }, title), ...more);
 
+/** A table that scrolls in its own place where it is too wide; heads are [text, class]. */
+export const table = (label, heads, rows) => h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": label }, h("table", {},
+  h("thead", {}, h("tr", {}, heads.map(([t, c]) => h("th", { scope: "col", class: c ?? "" }, t)))), h("tbody", {}, rows)));
+
 /** A time as its age, in full on pointing at it. */
 export const ago = (at) => (at ? h("time", { datetime: at, title: full(at) }, age(at)) : "–");
 
