@@ -103,7 +103,7 @@ func work(ctx context.Context, cfg *consume.Config, rounds *rounds, site *web.Se
 	if err != nil {
 		return errUsage{err}
 	}
-	b.FollowClock(ctx, group, step)
+	go b.FollowClock(ctx, group, step)
 	c := consume.New(*cfg, b, engine.Noop{}, registry, log)
 	if cfg.Engine != consume.EngineNoop {
 		journal, err := keep.Open(filepath.Join(cfg.Bus.StateDir, "consumer-"+cfg.HostName))

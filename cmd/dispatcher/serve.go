@@ -145,7 +145,7 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, front *api.AP
 		}
 		return err
 	}
-	b.FollowClock(ctx, cfg.Groups[0], phases.P1)
+	go b.FollowClock(ctx, cfg.Groups[0], phases.P1)
 	metrics := dispatch.NewMetrics()
 	busMetrics := bus.NewMetrics(b)
 	registry.MustRegister(metrics, busMetrics)
@@ -185,7 +185,13 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, front *api.AP
 // prepare makes the streams and consumers that are missing. A bus that is away, or a
 // cluster that has no leader yet, is waited for, as Connect does.
 func prepare(ctx context.Context, b *bus.Bus, groups []string, log *slog.Logger) error {
-	changes, err := b.Apply(ctx, groups)
+	apply := func() (changes []bus.Change, err error) {
+		if changes, err = b.Apply(ctx, groups); err == nil {
+			err = b.LearnClock(ctx, groups[0], phases.P1) // before anything is dated, or judged by its date
+		}
+		return changes, err
+	}
+	changes, err := apply()
 	for wait := 250 * time.Millisecond; errors.Is(err, bus.ErrUnreachable); wait = min(2*wait, 10*time.Second) {
 		log.Warn("cannot prepare the bus, trying again", "error", err, "in", wait)
 		select {
@@ -193,7 +199,7 @@ func prepare(ctx context.Context, b *bus.Bus, groups []string, log *slog.Logger)
 			return err
 		case <-time.After(wait):
 		}
-		changes, err = b.Apply(ctx, groups)
+		changes, err = apply()
 	}
 	if err != nil {
 		return fmt.Errorf("prepare the bus: %w", err)

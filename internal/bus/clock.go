@@ -2,7 +2,7 @@ package bus
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -21,14 +21,15 @@ type clock struct {
 	sure   time.Duration // half of the round trip
 	poke   chan struct{} // this machine's clock was set: ask again
 	wrong  bool          // it was not believed last time
+	asking sync.Mutex    // for the first time: one asks for all
 }
 
 // clockSlack is how far this machine's clock may be from the server's and be believed:
 // more than a time service ever leaves, and less than anything that is compared.
 const clockSlack = time.Second
 
-// Now is the fleet's time. It never fails: as long as the server could not be asked, this
-// machine's clock is believed. A time that was reckoned has no monotonic reading, so
+// Now is the fleet's time. It never fails: before the server was asked (LearnClock) it is
+// this machine's clock. A time that was reckoned has no monotonic reading, so
 // measure durations with time.Now.
 func (b *Bus) Now() time.Time { return b.clock.now(time.Now()) }
 
@@ -53,46 +54,62 @@ func (c *clock) now(here time.Time) time.Time {
 	return here
 }
 
-// FollowClock asks the server for the time, now and again, until ctx ends. It asks about a
-// phase's queue, which hosts may ask about; it returns after the first answer, or when that
-// took too long, and goes on by itself.
+// LearnClock asks the server for the time if it has never answered yet, about a phase's queue,
+// which hosts may ask about. Nobody may judge by a clock before that: it may be wrong by days.
+func (b *Bus) LearnClock(ctx context.Context, group string, step phases.Step) error {
+	b.clock.asking.Lock()
+	defer b.clock.asking.Unlock()
+	if b.clock.known() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	return b.setClock(ctx, group, step)
+}
+
+// FollowClock asks the server for the time, now and again, until ctx ends.
 func (b *Bus) FollowClock(ctx context.Context, group string, step phases.Step) {
 	const (
 		every = time.Minute
 		soon  = 5 * time.Second // after a failure
 	)
-	ask := func() time.Duration {
-		first, cancel := context.WithTimeout(ctx, attemptTimeout)
-		defer cancel()
-		server, local, sure, err := b.askClock(first, group, step)
-		if err != nil {
-			if !errors.Is(err, context.Canceled) {
-				b.log.Debug("could not ask the server for the time", "error", err)
-			}
-			return soon
+	for {
+		next := every
+		asking, cancel := context.WithTimeout(ctx, attemptTimeout)
+		if err := b.setClock(asking, group, step); err != nil {
+			b.log.Debug("could not ask the server for the time", "error", err)
+			next = soon
 		}
-		b.clock.set(server, local, sure)
-		if off := local.Round(0).Sub(server); off.Abs() > clockSlack+sure {
-			b.log.Warn("this machine's clock is wrong, and is not believed: start a time service (chrony or systemd-timesyncd) here and on the server",
-				"ahead_of_the_server", off.Round(time.Millisecond).String(), "give_or_take", sure.Round(time.Microsecond).String())
+		cancel()
+		timer := time.NewTimer(next)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-b.clock.poke:
+			timer.Stop()
+		case <-timer.C:
 		}
-		return every
 	}
-	next := ask()
-	go func() {
-		for {
-			timer := time.NewTimer(next)
-			select {
-			case <-ctx.Done():
-				timer.Stop()
-				return
-			case <-b.clock.poke:
-				timer.Stop()
-			case <-timer.C:
-			}
-			next = ask()
-		}
-	}()
+}
+
+func (b *Bus) setClock(ctx context.Context, group string, step phases.Step) error {
+	server, local, sure, err := b.askClock(ctx, group, step)
+	if err != nil {
+		return fmt.Errorf("ask the server for the time: %w", err)
+	}
+	b.clock.set(server, local, sure)
+	if off := local.Round(0).Sub(server); off.Abs() > clockSlack+sure {
+		b.log.Warn("this machine's clock is wrong, and is not believed: start a time service (chrony or systemd-timesyncd) here and on the server",
+			"ahead_of_the_server", off.Round(time.Millisecond).String(), "give_or_take", sure.Round(time.Microsecond).String())
+	}
+	return nil
+}
+
+func (c *clock) known() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.server.IsZero()
 }
 
 func (c *clock) set(server, local time.Time, sure time.Duration) {
@@ -110,8 +127,8 @@ func (b *Bus) Clock(ctx context.Context, group string, step phases.Step) (ahead,
 }
 
 // askClock returns the server's time and the moment here that belongs to it, give or take
-// half of the fastest of some round trips. The server tells its time in what it says of a
-// phase's durable consumer, which hosts may ask for.
+// half of the fastest of some round trips. The server tells its time in what it says of the
+// log, and to hosts, which may not ask for that, in what it says of a phase's durable consumer.
 func (b *Bus) askClock(ctx context.Context, group string, step phases.Step) (server, local time.Time, sure time.Duration, err error) {
 	const tries = 4
 	if err := checkTokens(group, "-", step, "-"); err != nil {
@@ -121,8 +138,17 @@ func (b *Bus) askClock(ctx context.Context, group string, step phases.Step) (ser
 		var info struct {
 			At time.Time `json:"ts"`
 		}
+		subject := "$JS.API.STREAM.INFO." + EventsStream
+		if b.cfg.Role == RoleHost {
+			subject = "$JS.API.CONSUMER.INFO." + TasksStream + "." + Durable(group, step)
+		}
 		sent := time.Now()
-		if err := b.api(ctx, "$JS.API.CONSUMER.INFO."+TasksStream+"."+Durable(group, step), struct{}{}, &info); err != nil {
+		switch err := b.api(ctx, subject, struct{}{}, &info); {
+		case isCode(err, codeNoConsumer):
+			return server, local, 0, fmt.Errorf("%s/%s: %w", TasksStream, Durable(group, step), ErrNoConsumer)
+		case isCode(err, codeNoStream):
+			return server, local, 0, ErrNoStream
+		case err != nil:
 			return server, local, 0, err
 		}
 		if half := time.Since(sent) / 2; i == 0 || half < sure {

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -18,7 +19,9 @@ func TestTheFleetsTimeIsTheServers(t *testing.T) {
 	if got := f.Now(); time.Since(got).Abs() > clockSlack {
 		t.Fatalf("%s before anybody asked", got)
 	}
-	f.FollowClock(testContext(t), "group1", phases.P1)
+	if err := f.LearnClock(testContext(t), "group1", phases.P1); err != nil {
+		t.Fatal(err)
+	}
 	if f.clock.server.IsZero() || f.clock.sure <= 0 {
 		t.Fatal("the server was not asked")
 	}
@@ -89,5 +92,22 @@ func TestAWrongClockNeitherHastensNorDelaysARetry(t *testing.T) {
 				t.Errorf("it came %s early", early)
 			}
 		})
+	}
+}
+
+// Whoever was never told the time has no task: it might judge its deadline by a wrong clock.
+func TestNoTaskBeforeTheTimeIsKnown(t *testing.T) {
+	f := newFleet(t, nil)
+	ctx := testContext(t)
+	host := f.host(t, "h1")
+	if host.clock.known() {
+		t.Fatal("who asked?")
+	}
+	if _, err := host.Fetch(ctx, "group1", phases.P1, 0); err != nil || !host.clock.known() {
+		t.Errorf("%v, known: %v", err, host.clock.known())
+	}
+	other := f.host(t, "h2")
+	if l, err := other.Fetch(ctx, "group9", phases.P1, 0); l != nil || !errors.Is(err, ErrNoConsumer) {
+		t.Errorf("got %+v, %v", l, err)
 	}
 }

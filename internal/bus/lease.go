@@ -91,6 +91,9 @@ func (b *Bus) Fetch(ctx context.Context, group string, step phases.Step, maxWait
 	if err := checkTokens(group, "-", step, "-"); err != nil {
 		return nil, err
 	}
+	if err := b.LearnClock(ctx, group, step); err != nil {
+		return nil, err
+	}
 	until := time.Now().Add(maxWait)
 	for {
 		if err := b.Stopped(); err != nil {
