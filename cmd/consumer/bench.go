@@ -11,6 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/consume"
 	"sealfleet/internal/engine"
 	"sealfleet/internal/phases"
@@ -44,7 +45,7 @@ whichever engine made it: --phases p2 goes on after an earlier --phases p1.`,
 		Example: `  consumer bench --proof-type 5 --cc --dir /tmp/bench
   consumer bench --shape 16KiB --miner 1000 --sector 7 --piece data.bin --dir /tmp/bench --phases p1,p2
   consumer bench --proof-type 5 --cc --dir /tmp/bench --engine exec:$PWD/bin/engine-filecoin --compare builtin -o table`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var faults []error
 			if err := kindInto(&b, &kind); err != nil {
@@ -81,7 +82,7 @@ whichever engine made it: --phases p2 goes on after an earlier --phases p1.`,
 				faults = append(faults, errors.New("--copies measures builtin alone: leave out --engine and --compare"))
 			}
 			if len(faults) > 0 {
-				return errUsage{errors.Join(faults...)}
+				return command.UsageError{Err: errors.Join(faults...)}
 			}
 			b.Proof = proof.Request()
 			if copies > 1 {
@@ -91,7 +92,7 @@ whichever engine made it: --phases p2 goes on after an earlier --phases p1.`,
 				return runCompare(cmd, b, &engines, output)
 			}
 			if err := b.Check(); err != nil {
-				return errUsage{err}
+				return command.UsageError{Err: err}
 			}
 			b.Engine = engines.choice.Engine(engine.Builtin{}, engines.exec)
 			bars := newBars(cmd.ErrOrStderr())

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/consume"
 	"sealfleet/internal/engine"
 	"sealfleet/internal/phases"
@@ -65,7 +66,7 @@ var errDisagree = errors.New("the two engines do not agree: see what is differen
 func runCompare(cmd *cobra.Command, b engine.Bench, e *engineFlags, output outputFormat) error {
 	c := &engine.Compare{Bench: b, Engines: [2]engine.Choice{e.choice, e.other}, Builtin: engine.Builtin{}, Settings: e.exec}
 	if err := c.Check(); err != nil {
-		return errUsage{err}
+		return command.UsageError{Err: err}
 	}
 	bars := newBars(cmd.ErrOrStderr())
 	found, err := c.Run(cmd.Context(), func(name string, p phases.Step, g engine.Progress) {

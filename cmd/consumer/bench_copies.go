@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/engine"
 	"sealfleet/internal/phases"
 )
@@ -17,7 +18,7 @@ func runCopies(cmd *cobra.Command, b engine.Bench, n int, output outputFormat) e
 	b.Engine = engine.Builtin{}
 	copies, err := b.Copies(n)
 	if err != nil {
-		return errUsage{err}
+		return command.UsageError{Err: err}
 	}
 	bars := newBars(cmd.ErrOrStderr())
 	report, err := engine.RunCopies(cmd.Context(), copies, func(sector uint64, p phases.Step, g engine.Progress) {

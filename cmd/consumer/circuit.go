@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/sealcore/circuit"
 )
@@ -28,19 +29,19 @@ func (k *kindFlags) add(cmd *cobra.Command) {
 func (k *kindFlags) params() (sealcore.Params, error) {
 	switch {
 	case k.shape != "" && k.proofType != -1:
-		return sealcore.Params{}, usagef("--proof-type and --shape exclude each other")
+		return sealcore.Params{}, command.Usagef("--proof-type and --shape exclude each other")
 	case k.shape != "":
 		p, err := sealcore.ForShape(k.shape)
 		if err != nil {
-			return p, usagef("--shape: %w", err)
+			return p, command.Usagef("--shape: %w", err)
 		}
 		return p, nil
 	case k.proofType == -1:
-		return sealcore.Params{}, usagef("say which kind of sector: --proof-type N (5 is 2KiB), or --shape 32KiB")
+		return sealcore.Params{}, command.Usagef("say which kind of sector: --proof-type N (5 is 2KiB), or --shape 32KiB")
 	}
 	p, err := sealcore.ForProofType(k.proofType)
 	if err != nil {
-		return p, usagef("--proof-type: %w", err)
+		return p, command.Usagef("--proof-type: %w", err)
 	}
 	return p, nil
 }
@@ -54,7 +55,7 @@ func circuitCommand() *cobra.Command {
 		Long: `circuit synthesizes one partition's constraints and prints how many there are, a digest of all of
 them in order, digests of prefixes, and the name under which Filecoin publishes the parameters. It
 holds nothing of them in memory. 2KiB takes seconds, 32GiB (130 million constraints) minutes.`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			params, err := kind.params()
 			if err != nil {

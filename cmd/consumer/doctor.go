@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealfleet/internal/bus"
+	"sealfleet/internal/command"
 	"sealfleet/internal/consume"
 	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
@@ -50,17 +51,17 @@ Exit codes: 0 nothing is refused (warnings may be); 1 something is; 2 bad settin
 Each code is described in docs/doctor.md.`,
 		Example: `  SECTOR_SIZE=32GiB EXPECT_MOUNT=/sealer=ext4:/dev/md1 consumer doctor
   consumer doctor --output json | jq '.findings[] | select(.severity=="refuse")'`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" && output != "ndjson" {
-				return usagef("--output %q: use table, json or ndjson", output)
+				return command.Usagef("--output %q: use table, json or ndjson", output)
 			}
 			var cfg consume.Config
 			if err := load(&cfg); err != nil {
 				return err
 			}
 			if err := cfg.CheckNodes(); err != nil {
-				return errUsage{err}
+				return command.UsageError{Err: err}
 			}
 			doctor := newDoctor(&cfg, host.NewCores(cfg.Doctor.ReservedCores))
 			doctor.Clock = clockOnce(&cfg)
@@ -213,7 +214,7 @@ func checkHost(ctx context.Context, cfg *consume.Config, r prometheus.Registerer
 	doctor := newDoctor(cfg, cores)
 	checkup := consume.NewCheckup(doctor, cfg.Groups, r, log)
 	if err := checkup.Look(ctx).Refused(); err != nil {
-		return nil, errUsage{fmt.Errorf("the doctor refuses this host (see docs/doctor.md):\n%w", err)}
+		return nil, command.UsageError{Err: fmt.Errorf("the doctor refuses this host (see docs/doctor.md):\n%w", err)}
 	}
 	log.Info("the doctor lets this host work", "cores", cores.Note())
 	return &rounds{cfg, doctor, checkup, cores}, nil

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealfleet/internal/bus"
+	"sealfleet/internal/command"
 	"sealfleet/internal/consume"
 	"sealfleet/internal/host"
 	"sealfleet/internal/keep"
@@ -55,15 +56,8 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// errUsage is an error of whoever typed the command or wrote the settings.
-type errUsage struct{ error }
-
-func (e errUsage) Unwrap() error { return e.error }
-
-func usagef(format string, args ...any) error { return errUsage{fmt.Errorf(format, args...)} }
-
 func exitCode(err error) int {
-	var usage errUsage
+	var usage command.UsageError
 	switch {
 	case err == nil:
 		return exitOK
@@ -86,17 +80,8 @@ Exit codes: 0 done; 1 failure; 2 bad flags, arguments or settings, or a director
 used; 3 nothing found; 4 another consumer with this name is running; 5 the bus cannot be reached.`
 
 func newRoot() *cobra.Command {
-	root := &cobra.Command{
-		Use:           "consumer",
-		Short:         "Run phases of sealing on this host",
-		Long:          rootHelp,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args:          args(cobra.NoArgs),
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
-	root.AddCommand(serveCommand(), doctorCommand(), benchCommand(), circuitCommand(), paramsCommand(), cleanCommand(), orphansCommand(), auditCommand(), limitCommand(), versionCommand(), manCommand())
+	root := command.Root("consumer", "Run phases of sealing on this host", rootHelp)
+	root.AddCommand(serveCommand(), doctorCommand(), benchCommand(), circuitCommand(), paramsCommand(), cleanCommand(), orphansCommand(), auditCommand(), limitCommand())
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, a []string) {
 		help(cmd, a)
@@ -113,21 +98,11 @@ func newRoot() *cobra.Command {
 // load reads the settings of serve.
 func load(cfg *consume.Config) error {
 	if err := settings.Load(cfg); err != nil {
-		return errUsage{err}
+		return command.UsageError{Err: err}
 	}
 	if os.Getenv("STATE_DIR") == "" {
 		cfg.Bus.StateDir = host.StateDir(cfg.Bus.StateDir)
 	}
 	cfg.Bus.Role = bus.RoleHost
 	return nil
-}
-
-// args makes an argument check's error one of usage.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, a []string) error {
-		if err := check(cmd, a); err != nil {
-			return usagef("%w (see: %s --help)", err, cmd.CommandPath())
-		}
-		return nil
-	}
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
+
+	"sealfleet/internal/command"
 )
 
 // outputFormat is --output.
@@ -30,7 +32,7 @@ func (o *outputFormat) add(cmd *cobra.Command) {
 
 func (o outputFormat) check() error {
 	if o != outputJSON && o != outputTable {
-		return usagef("--output %q: use json or table", string(o))
+		return command.Usagef("--output %q: use json or table", string(o))
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/consume"
 	"sealfleet/internal/sealcore/circuit"
 	"sealfleet/internal/sealcore/groth16"
@@ -43,7 +44,7 @@ names; they drop in unchanged. 2KiB takes a minute or two and 1.4 GB on two core
 It is safe to start it several times: one makes them, the others wait.`,
 		Example: `  consumer params --proof-type 5
   consumer params --shape 16KiB --dir /tmp/parameters`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if kind.proofType == -1 && kind.shape == "" {
 				kind.proofType = 5
@@ -57,7 +58,7 @@ It is safe to start it several times: one makes them, the others wait.`,
 			}
 			var proof consume.ProofConfig
 			if err := settings.Load(&proof); err != nil {
-				return errUsage{err}
+				return command.UsageError{Err: err}
 			}
 			if dir == "" {
 				dir = proof.Parameters

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sealfleet/internal/bus"
+	"sealfleet/internal/command"
 	"sealfleet/internal/consume"
 	"sealfleet/internal/engine"
 	"sealfleet/internal/host"
@@ -33,7 +33,7 @@ SIGTERM or SIGINT stops it gently: it pulls nothing more, gives running phases D
 stops them with all their processes and hands their tasks back, checkpoints kept. A second signal ends
 it at once; so does SIGHUP: what runs then goes on, and the next consumer of this HOST_NAME takes it up
 (within ORPHAN_LIMIT). Use SIGHUP to exchange the program while p1 works.`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd) },
 	}
 }
@@ -44,13 +44,13 @@ func serve(cmd *cobra.Command) error {
 		return err
 	}
 	if err := cfg.CheckNodes(); err != nil {
-		return errUsage{err}
+		return command.UsageError{Err: err}
 	}
 	log := logs.New(cmd.ErrOrStderr(), cfg.Log).With(logs.Host, cfg.HostName)
 	registry := web.NewRegistry("consumer")
 	site, err := web.New(cfg.HTTPListen, cfg.HTTP, registry, log)
 	if err != nil {
-		return errUsage{err}
+		return command.UsageError{Err: err}
 	}
 	site.Check("bus", func(context.Context) error { return errors.New("connecting to NATS") })
 	ctx, cancel := context.WithCancel(cmd.Context())
@@ -81,7 +81,7 @@ const nameWait = 1500 * time.Millisecond
 func work(ctx context.Context, cfg *consume.Config, rounds *rounds, site *web.Server, registry *prometheus.Registry, log *slog.Logger) error {
 	tracer, err := trace.Start(ctx, "consumer", cfg.HostName, log)
 	if err != nil {
-		return errUsage{err}
+		return command.UsageError{Err: err}
 	}
 	defer tracer.Stop()
 	cfg.Bus.Tracer = tracer
@@ -101,7 +101,7 @@ func work(ctx context.Context, cfg *consume.Config, rounds *rounds, site *web.Se
 	}
 	group, step, err := clockQueue(cfg)
 	if err != nil {
-		return errUsage{err}
+		return command.UsageError{Err: err}
 	}
 	go b.FollowClock(ctx, group, step)
 	c := consume.New(*cfg, b, engine.Noop{}, registry, log)
@@ -134,8 +134,4 @@ func work(ctx context.Context, cfg *consume.Config, rounds *rounds, site *web.Se
 	defer unwatch()
 	go host.Watchdog(watched, func() { _ = c.Waiting() }) // it takes the locks that a hang would hold
 	return c.Run(ctx)
-}
-
-func line(cmd *cobra.Command, format string, a ...any) {
-	fmt.Fprintf(cmd.OutOrStdout(), format+"\n", a...)
 }

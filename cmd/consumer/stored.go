@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealfleet/internal/bus"
+	"sealfleet/internal/command"
 	"sealfleet/internal/consume"
 	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
@@ -55,13 +56,13 @@ func cleanCommand() *cobra.Command {
 leave alone because no phase writes such a name. It removes nothing: that is p6's, which asks the
 chain of events, looks at the stored copy again, and is issued by the dispatcher. To have p6 done
 again: dispatcher redo SECTOR --phase p6.`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !dry {
-				return usagef("this command only shows: add --dry-run. To have p6 done again: dispatcher redo %s --phase p6", sector)
+				return command.Usagef("this command only shows: add --dry-run. To have p6 done again: dispatcher redo %s --phase p6", sector)
 			}
 			if _, _, err := phases.ParseSectorID(sector); err != nil {
-				return usagef("--sector: %w", err)
+				return command.Usagef("--sector: %w", err)
 			}
 			if err := output.check(); err != nil {
 				return err
@@ -124,13 +125,13 @@ func orphansCommand() *cobra.Command {
 lists what no event of SEAL_GROUPS names and what did not change for an hour, and what is left of
 sectors that have ended (but not the sealed files of finished ones). --remove --yes removes what is
 listed, by p6's rules: only names that the phases write, never through a link.`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := output.check(); err != nil {
 				return err
 			}
 			if remove && !yes {
-				return usagef("--remove deletes files: look at the list first, then add --yes")
+				return command.Usagef("--remove deletes files: look at the list first, then add --yes")
 			}
 			cfg, err := settingsOf()
 			if err != nil {
@@ -221,17 +222,17 @@ does every AUDIT_INTERVAL. It reads some KiB a sample, of an object store too, a
 Exit codes: 0 all are good; 1 some are bad or cannot be read; 3 nothing to audit; 5 no bus.`,
 		Example: `  consumer audit --all --samples 64
   consumer audit --sector s-t01000-7 --node node1 --output json`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := output.check(); err != nil {
 				return err
 			}
 			if (sector != "") == all {
-				return usagef("say what to audit: --sector s-t01000-7, or --all")
+				return command.Usagef("say what to audit: --sector s-t01000-7, or --all")
 			}
 			if sector != "" {
 				if _, _, err := phases.ParseSectorID(sector); err != nil {
-					return usagef("--sector: %w", err)
+					return command.Usagef("--sector: %w", err)
 				}
 			}
 			cfg, err := settingsOf()
@@ -242,7 +243,7 @@ Exit codes: 0 all are good; 1 some are bad or cannot be read; 3 nothing to audit
 				samples = max(cfg.Audit.Samples, 1)
 			}
 			if samples < 0 {
-				return usagef("--samples %d: use 1 or more", samples)
+				return command.Usagef("--samples %d: use 1 or more", samples)
 			}
 			b, done, err := ask(cmd.Context(), cfg)
 			if err != nil {
@@ -308,7 +309,7 @@ func auditAll(ctx context.Context, cfg *consume.Config, a consume.Auditor, node,
 		}
 	}
 	if !found {
-		return nil, usagef("--node %q is not among this host's STORAGE_NODES", node)
+		return nil, command.Usagef("--node %q is not among this host's STORAGE_NODES", node)
 	}
 	return out, nil
 }
@@ -340,7 +341,7 @@ it within a second, for copies under way too, and keeps it over a restart, in th
 COPY_LIMIT_MB_PER_SEC and the nodes' own limits. Without flags it shows what is set.`,
 		Example: `  consumer limit --host 300 --node node1=100
   consumer limit --reset`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := output.check(); err != nil {
 				return err
@@ -363,7 +364,7 @@ COPY_LIMIT_MB_PER_SEC and the nodes' own limits. Without flags it shows what is 
 				name, value, _ := strings.Cut(entry, "=")
 				n, err := strconv.ParseInt(value, 10, 64)
 				if err != nil || !slices.ContainsFunc(cfg.Nodes, func(n consume.Node) bool { return n.Name == name }) {
-					return usagef("--node %q: write NAME=MB with a name of STORAGE_NODES", entry)
+					return command.Usagef("--node %q: write NAME=MB with a name of STORAGE_NODES", entry)
 				}
 				if limits.Nodes == nil {
 					limits.Nodes = map[string]int64{}
@@ -372,7 +373,7 @@ COPY_LIMIT_MB_PER_SEC and the nodes' own limits. Without flags it shows what is 
 			}
 			if reset || cmd.Flags().Changed("host") || len(nodes) > 0 {
 				if err := limits.Write(cfg.Bus.StateDir); err != nil {
-					return errUsage{err}
+					return command.UsageError{Err: err}
 				}
 			}
 			return output.print(cmd.OutOrStdout(), limits, func(w io.Writer) error { return limitTable(w, cfg, limits) })

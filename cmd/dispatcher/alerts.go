@@ -14,6 +14,7 @@ import (
 	"sealfleet/docs/runbooks"
 	"sealfleet/internal/alerts"
 	"sealfleet/internal/bus"
+	"sealfleet/internal/command"
 	"sealfleet/internal/phases"
 )
 
@@ -27,7 +28,7 @@ over. A dispatcher raises them within a minute, by the same conditions as the Pr
 and tells ALERT_WEBHOOK and the bus (nats sub 'alert.>'). "dispatcher alerts explain NAME" prints
 an alarm's runbook.`,
 		Example: "  dispatcher alerts\n  dispatcher alerts explain SectorParked\n  dispatcher mute HostSilent --for 2h --reason \"rack 3 is being moved\"",
-		Args:    args(cobra.NoArgs),
+		Args:    command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runVerb(cmd, func(ctx context.Context, v *verb) error {
 				ctx, cancel := soon(ctx)
@@ -73,7 +74,7 @@ func explainCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "explain NAME",
 		Short:             "Print an alarm's runbook: what it means, how to look, the mend",
-		Args:              args(cobra.ExactArgs(1)),
+		Args:              command.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: cobra.FixedCompletions(alerts.Names(), cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			name, err := alertName(a[0])
@@ -95,7 +96,7 @@ func rulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rules",
 		Short: "Print the alarms as a rule file for Prometheus",
-		Args:  args(cobra.NoArgs),
+		Args:  command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			file, err := alerts.PrometheusRules(base)
 			if err != nil {
@@ -124,7 +125,7 @@ func alertName(text string) (string, error) {
 	if near != "" {
 		hint = "did you mean " + near + "?"
 	}
-	return "", usagef("no alarm is called %q: %s", text, hint)
+	return "", command.Usagef("no alarm is called %q: %s", text, hint)
 }
 
 func muteCommand() *cobra.Command {
@@ -136,14 +137,14 @@ func muteCommand() *cobra.Command {
 		Long: `mute keeps an alarm, or all, from being posted and repeated; it still shows in "dispatcher alerts".
 Who muted what, until when and why is kept on the bus. It ends by itself after --for, or with unmute;
 an alarm that then still stands is told.`,
-		Args:              args(cobra.ExactArgs(1)),
+		Args:              command.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: cobra.FixedCompletions(append(alerts.Names(), alerts.All), cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			switch {
 			case reason == "":
-				return usagef("--reason is needed: whoever wonders why nobody was told will look for it")
+				return command.Usagef("--reason is needed: whoever wonders why nobody was told will look for it")
 			case duration <= 0:
-				return usagef("--for %s: use a time from now on, such as 4h", duration)
+				return command.Usagef("--for %s: use a time from now on, such as 4h", duration)
 			}
 			return setMute(cmd, a[0], group, bus.Control{On: true, Reason: reason, Until: time.Now().Add(duration).UTC()})
 		},
@@ -159,7 +160,7 @@ func unmuteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "unmute ALERT",
 		Short:             "Tell of an alarm again",
-		Args:              args(cobra.ExactArgs(1)),
+		Args:              command.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: cobra.FixedCompletions(append(alerts.Names(), alerts.All), cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			return setMute(cmd, a[0], group, bus.Control{Reason: reason})
@@ -183,7 +184,7 @@ func setMute(cmd *cobra.Command, alert, group string, c bus.Control) error {
 	}
 	if group != alerts.All {
 		if group, err = phases.ParseGroup(group); err != nil {
-			return errUsage{err}
+			return command.UsageError{Err: err}
 		}
 	}
 	return runVerb(cmd, func(ctx context.Context, v *verb) error {
@@ -196,7 +197,7 @@ func setMute(cmd *cobra.Command, alert, group string, c bus.Control) error {
 				return err
 			}
 			if !slices.ContainsFunc(list, func(o bus.Control) bool { return o.Key == c.Key && o.InForce(time.Now()) }) {
-				return usagef("%s of group %s %w (muted now: %s)", name, group, errNotMuted, dash(mutedNow(list)))
+				return command.Usagef("%s of group %s %w (muted now: %s)", name, group, errNotMuted, dash(mutedNow(list)))
 			}
 		}
 		if _, err := v.bus.SetControl(ctx, c); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealfleet/internal/bus"
+	"sealfleet/internal/command"
 )
 
 func asideCommand() *cobra.Command {
@@ -32,7 +33,7 @@ wrote the message (dispatcher aside show NUMBER), and to drop it.`,
   dispatcher aside show 3
   dispatcher aside retry 3 --reason "the hosts have the new release"
   dispatcher aside drop 3 4 --reason "a test of the monitoring"`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := outputOf(cmd); err != nil {
 				return err
@@ -72,7 +73,7 @@ func asideShowCommand() *cobra.Command {
 	return withOutput(&cobra.Command{
 		Use:   "show NUMBER",
 		Short: "Show a message that was set aside, with its headers and data",
-		Args:  args(cobra.ExactArgs(1)),
+		Args:  command.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			form, err := outputOf(cmd)
 			if err != nil {
@@ -128,14 +129,14 @@ func asideEndCommand(name, short, done string, end func(*bus.Bus, context.Contex
 		Use:   name + " NUMBER... --reason TEXT",
 		Short: short,
 		Long:  short + ". Who did it, when and why is kept on the bus (ctl.aside.<number>).",
-		Args:  args(cobra.MinimumNArgs(1)),
+		Args:  command.Args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			numbers, err := asideNumbers(a)
 			if err != nil {
 				return err
 			}
 			if reason == "" {
-				return usagef("--reason is needed: it is kept with what was done")
+				return command.Usagef("--reason is needed: it is kept with what was done")
 			}
 			return runVerb(cmd, func(ctx context.Context, v *verb) error {
 				ctx, cancel := soon(ctx)
@@ -162,7 +163,7 @@ func asideNumbers(a []string) ([]uint64, error) {
 	for _, text := range a {
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil || n == 0 {
-			return nil, usagef("%q is no number of the list (dispatcher aside)", text)
+			return nil, command.Usagef("%q is no number of the list (dispatcher aside)", text)
 		}
 		numbers = append(numbers, n)
 	}

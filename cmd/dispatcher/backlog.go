@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 )
@@ -25,7 +26,7 @@ seen to use at once. NEED is how many more slots it takes to keep up and to work
 waits within an hour (or twice the P95 of a long phase).
 
 It asks a dispatcher; if none answers, it reads the log itself, which takes longer.`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := filterOf(groups, nil, nil)
 			if err != nil {

@@ -11,13 +11,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealfleet/internal/bus"
+	"sealfleet/internal/command"
 )
 
 func busCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bus",
 		Short: "Show or make the streams and consumers, or reach them with the nats CLI",
-		Args:  args(cobra.NoArgs),
+		Args:  command.Args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
@@ -33,7 +34,7 @@ func planCommand(name, short string, do func(*bus.Bus, context.Context, []string
 	cmd := &cobra.Command{
 		Use:   name,
 		Short: short,
-		Args:  args(cobra.NoArgs),
+		Args:  command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := groupsOf(groups)
 			if err != nil {
@@ -69,7 +70,7 @@ func groupsOf(flags []string) (groupList, error) {
 	}
 	var list groupList
 	if err := list.UnmarshalText([]byte(text)); err != nil {
-		return nil, errUsage{err}
+		return nil, command.UsageError{Err: err}
 	}
 	return list, nil
 }
@@ -80,7 +81,7 @@ func envCommand() *cobra.Command {
 		Short: "Print what to export so that the nats CLI reaches the bus",
 		Example: `  eval "$(dispatcher bus env)"
   nats stream report`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var cfg verbConfig
 			if err := load(&cfg, &cfg.Bus); err != nil {

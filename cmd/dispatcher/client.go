@@ -20,6 +20,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/settings"
 )
 
@@ -177,7 +178,7 @@ func newClient(cmd *cobra.Command, cfg verbConfig) (*client, error) {
 	if c.door.TokenFile != "" {
 		text, err := os.ReadFile(c.door.TokenFile)
 		if err != nil {
-			return nil, usagef("HTTP_TOKEN_FILE=%q: %w", c.door.TokenFile, err)
+			return nil, command.Usagef("HTTP_TOKEN_FILE=%q: %w", c.door.TokenFile, err)
 		}
 		c.token = strings.TrimSpace(string(text))
 	}
@@ -185,11 +186,11 @@ func newClient(cmd *cobra.Command, cfg verbConfig) (*client, error) {
 	if c.door.CA != "" {
 		text, err := os.ReadFile(c.door.CA)
 		if err != nil {
-			return nil, usagef("DISPATCHER_CA=%q: %w", c.door.CA, err)
+			return nil, command.Usagef("DISPATCHER_CA=%q: %w", c.door.CA, err)
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(text) {
-			return nil, usagef("DISPATCHER_CA=%q has no certificate in PEM form", c.door.CA)
+			return nil, command.Usagef("DISPATCHER_CA=%q has no certificate in PEM form", c.door.CA)
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}

@@ -17,6 +17,7 @@ import (
 	"sealfleet/internal/alerts"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/chain"
+	"sealfleet/internal/command"
 	"sealfleet/internal/host"
 	"sealfleet/internal/logs"
 	"sealfleet/internal/phases"
@@ -139,7 +140,7 @@ func (c *verbConfig) Validate() error { return errors.Join(c.Policy.validate(), 
 
 func load(cfg any, b *bus.Config) error {
 	if err := settings.Load(cfg); err != nil {
-		return errUsage{err}
+		return command.UsageError{Err: err}
 	}
 	if os.Getenv("STATE_DIR") == "" {
 		b.StateDir = host.StateDir(b.StateDir)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/phases"
 )
 
@@ -30,14 +31,14 @@ func eventsCommand() *cobra.Command {
 		Short: "Show the log of events",
 		Long: `events prints the log: every event of every sector, in order. --follow goes on until it
 is interrupted, from now on unless --from says where to begin.`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			form, err := outputOf(cmd)
 			if err != nil {
 				return err
 			}
 			if follow && form == asJSON {
-				return usagef("--follow never ends, so it cannot be one JSON value: use --output ndjson")
+				return command.Usagef("--follow never ends, so it cannot be one JSON value: use --output ndjson")
 			}
 			id := ""
 			if sector != "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealfleet/internal/api"
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 )
@@ -24,7 +25,7 @@ func jobsCommand() *cobra.Command {
 		Long: `jobs shows a line for each phase that runs, waits for a host with a free slot, is delayed until
 its next attempt, or waits for the chain; what waits is told apart from what runs.`,
 		Example: "  dispatcher jobs --state running --host p1-host-3\n  dispatcher jobs --phase p6 --state waiting --limit 20",
-		Args:    args(cobra.NoArgs),
+		Args:    command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := url.Values{}
 			if err := putFilter(q, groups, steps); err != nil {
@@ -91,7 +92,7 @@ a HOST it shows all of that one: what runs there, why slots rest, each disk, eac
 its mend. A host is up, draining, away (it told of itself, and does not any more), or silent (it
 works, and tells nothing).`,
 		Example:           "  dispatcher hosts\n  dispatcher hosts p1-host-3",
-		Args:              args(cobra.MaximumNArgs(1)),
+		Args:              command.Args(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: completeHosts,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			q := url.Values{}
@@ -239,7 +240,7 @@ func groupsCommand() *cobra.Command {
 		Short: "List the groups: sectors, hosts, what runs and waits from p1 to p6",
 		Long: `groups shows each group on a line. P1 to P6 are running+waiting; a phase with ! has what is parked.
 PAUSED names what an operator stopped.`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runFarm(cmd, func(ctx context.Context, c *client) error {
 				var answer struct {
@@ -292,7 +293,7 @@ func statsCommand() *cobra.Command {
 		Short: "Show how long phases take, by size and model of host, and sectors per day",
 		Long: `stats shows P50 and P95 of the attempts that succeeded, of each host the last 256, by phase, sector
 size and the processor's model; and the sectors that ended on each of the last days (UTC).`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := url.Values{}
 			if err := putFilter(q, nil, steps); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealfleet/internal/api"
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 )
@@ -26,7 +27,7 @@ force-remote-worker: the phase as a bit (1, 2, 4, 8, 16, 32), is_taken, is_finis
 result_status: 0 fine, 1 not ended, 2 failed. A phase is done if is_finished is 1 and result_status
 is 0. What was done there by setting result_status from 2 to 1 is "dispatcher legacy set".`,
 		Example: "  dispatcher legacy --result-status 2\n  dispatcher legacy set 1000/7 32 --result-status 1 --reason \"disk was full\"",
-		Args:    args(cobra.MaximumNArgs(1)),
+		Args:    command.Args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			q := url.Values{}
 			if len(a) == 1 {
@@ -82,7 +83,7 @@ func legacySetCommand() *cobra.Command {
 		Short: "Set result_status from 2 to 1: have a phase done again",
 		Long: `set does what was done in the old table by hand: it has a phase that has failed done again. It is the
 same as "dispatcher redo": an event of the sector, with who asked and why.`,
-		Args: args(cobra.ExactArgs(2)),
+		Args: command.Args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			id, err := parseSector(a[0])
 			if err != nil {
@@ -93,7 +94,7 @@ same as "dispatcher redo": an event of the sector, with who asked and why.`,
 				return err
 			}
 			if status != 1 {
-				return usagef("only --result-status 1 can be set: it has the phase done again")
+				return command.Usagef("only --result-status 1 can be set: it has the phase done again")
 			}
 			body, err := o.body("disk was full")
 			if err != nil {
@@ -123,7 +124,7 @@ func parseBit(text string) (phases.Step, error) {
 	}
 	step, err := phases.ParsePhase(text)
 	if err != nil {
-		return "", usagef("%w; or its bit: 1, 2, 4, 8, 16, 32", err)
+		return "", command.Usagef("%w; or its bit: 1, 2, 4, 8, 16, 32", err)
 	}
 	return step, nil
 }

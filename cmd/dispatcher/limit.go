@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 )
@@ -30,7 +31,7 @@ single host and of storage nodes are the host's own: see consumer limit.`,
   dispatcher limit group1 500 --reason "the others need the network, too"
   dispatcher limit group1 200 --for 8h --reason "backup of the file server"
   dispatcher limit group1 none --reason "the new switch is in"`,
-		Args: args(cobra.MaximumNArgs(2)),
+		Args: command.Args(cobra.MaximumNArgs(2)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if _, err := outputOf(cmd); err != nil {
 				return err
@@ -39,13 +40,13 @@ single host and of storage nodes are the host's own: see consumer limit.`,
 			if len(a) > 0 {
 				g, err := phases.ParseGroup(a[0])
 				if err != nil {
-					return usagef("%w", err)
+					return command.Usagef("%w", err)
 				}
 				groups = []string{g}
 			}
 			if len(a) < 2 {
 				if reason != "" || lasts != 0 {
-					return usagef("say what to set: a number of MB per second, or none")
+					return command.Usagef("say what to set: a number of MB per second, or none")
 				}
 				return runVerb(cmd, func(ctx context.Context, v *verb) error { return showLimits(ctx, cmd, v, groups) })
 			}
@@ -54,9 +55,9 @@ single host and of storage nodes are the host's own: see consumer limit.`,
 			case err != nil:
 				return err
 			case reason == "":
-				return usagef("--reason is needed: it is kept with the limit (example: --reason \"backup of the file server\")")
+				return command.Usagef("--reason is needed: it is kept with the limit (example: --reason \"backup of the file server\")")
 			case lasts < 0 || lasts > 0 && rate == 0:
-				return usagef("--for %s: give how long a limit lasts, such as 8h", lasts)
+				return command.Usagef("--for %s: give how long a limit lasts, such as 8h", lasts)
 			}
 			return runVerb(cmd, func(ctx context.Context, v *verb) error {
 				var until time.Time
@@ -85,7 +86,7 @@ func parseRate(text string) (int64, error) {
 	}
 	mb, err := strconv.ParseFloat(strings.TrimSuffix(text, "MB/s"), 64)
 	if err != nil || !(mb >= 0.001 && mb <= most) {
-		return 0, usagef("%q: use a number of MB per second above 0, or none (example: 500)", text)
+		return 0, command.Usagef("%q: use a number of MB per second above 0, or none (example: 500)", text)
 	}
 	return int64(mb * 1e6), nil
 }

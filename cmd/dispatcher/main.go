@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealfleet/internal/bus"
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 )
 
@@ -38,15 +39,8 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// errUsage is an error of whoever typed the command.
-type errUsage struct{ error }
-
-func (e errUsage) Unwrap() error { return e.error }
-
-func usagef(format string, args ...any) error { return errUsage{fmt.Errorf(format, args...)} }
-
 func exitCode(err error) int {
-	var usage errUsage
+	var usage command.UsageError
 	var refused *refusal
 	switch {
 	case err == nil:
@@ -74,33 +68,14 @@ cannot be reached.
 A sector is written s-t01000-7, 1000/7 or f01000-7: sector 7 of miner f01000.`
 
 func newRoot() *cobra.Command {
-	root := &cobra.Command{
-		Use:           "dispatcher",
-		Short:         "Hand out the phases of sealing, and look after them",
-		Long:          rootHelp,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args:          args(cobra.NoArgs),
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+	root := command.Root("dispatcher", "Hand out the phases of sealing, and look after them", rootHelp)
 	root.PersistentFlags().Duration("timeout", 4*time.Second, "how long to try to reach the bus or a dispatcher")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
 	root.AddCommand(
 		serveCommand(), submitCommand(), sectorsCommand(), sectorCommand(), eventsCommand(),
 		backlogCommand(), whyCommand(), jobsCommand(), hostsCommand(), groupsCommand(), statsCommand(), legacyCommand(),
 		redoCommand(), cancelCommand(), pauseCommand(), resumeCommand(), drainCommand(), undrainCommand(), limitCommand(), alertsCommand(), muteCommand(), unmuteCommand(), asideCommand(),
-		busCommand(), versionCommand(), manCommand(),
+		busCommand(),
 	)
 	withTable(root)
 	return root
-}
-
-// args makes an argument check's error one of usage.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, a []string) error {
-		if err := check(cmd, a); err != nil {
-			return usagef("%w (see: %s --help)", err, cmd.CommandPath())
-		}
-		return nil
-	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 )
@@ -17,14 +18,14 @@ func redoCommand() *cobra.Command {
 		Long: `redo issues a phase again: without --phase the one at which the sector is parked. The phases
 that work on its results are done again after it; what is on chain is not. Who asked, when
 and why is an event of the sector.`,
-		Args: args(cobra.ExactArgs(1)),
+		Args: command.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			id, err := parseSector(a[0])
 			if err != nil {
 				return err
 			}
 			if reason == "" {
-				return usagef("--reason is needed: it is kept with the sector (example: --reason \"bad memory in host3, replaced\")")
+				return command.Usagef("--reason is needed: it is kept with the sector (example: --reason \"bad memory in host3, replaced\")")
 			}
 			var step phases.Step
 			if phase != "" {
@@ -54,7 +55,7 @@ func redo(ctx context.Context, cmd *cobra.Command, v *verb, id string, step phas
 			}
 		}
 		if step == "" {
-			return usagef("%s is not parked (it is %s): say with --phase what to do again", id, s.Status(v.policy))
+			return command.Usagef("%s is not parked (it is %s): say with --phase what to do again", id, s.Status(v.policy))
 		}
 	}
 	if err := dispatch.Redo(ctx, v.bus, id, step, v.who, reason); err != nil {
@@ -74,7 +75,7 @@ func cancelCommand() *cobra.Command {
 		Short: "Give a sector up: stop its phases, and clean what they left",
 		Long: `cancel stops what runs for a sector, and then has p6 remove its files. It cannot be undone,
 and its sector number is used up. A sector whose proof is on chain cannot be cancelled.`,
-		Args: args(cobra.ExactArgs(1)),
+		Args: command.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			id, err := parseSector(a[0])
 			if err != nil {
@@ -82,9 +83,9 @@ and its sector number is used up. A sector whose proof is on chain cannot be can
 			}
 			switch {
 			case reason == "":
-				return usagef("--reason is needed: it is kept with the sector")
+				return command.Usagef("--reason is needed: it is kept with the sector")
 			case !yes:
-				return usagef("this removes the files of %s, and cannot be undone: add --yes to do it", id)
+				return command.Usagef("this removes the files of %s, and cannot be undone: add --yes to do it", id)
 			}
 			return runVerb(cmd, func(ctx context.Context, v *verb) error {
 				ctx, cancel := soon(ctx)

@@ -10,6 +10,8 @@ import (
 
 	units "github.com/dustin/go-humanize" //nolint:misspell // its name
 	"github.com/spf13/cobra"
+
+	"sealfleet/internal/command"
 )
 
 // The forms of output. JSON is one value, NDJSON one object a line, for pipes.
@@ -32,7 +34,7 @@ func outputOf(cmd *cobra.Command) (string, error) {
 	case asTable, asJSON, asNDJSON:
 		return form, nil
 	}
-	return "", usagef("--output %q is unknown: use table, json or ndjson", form)
+	return "", command.Usagef("--output %q is unknown: use table, json or ndjson", form)
 }
 
 // show writes a list in the form asked for. The rows of a table are made by cells.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 )
@@ -25,7 +26,7 @@ func sectorCommand() *cobra.Command {
 		Long: `sector shows each attempt of each phase with its host, how long it waited and ran, what it moved, and
 how it failed; the gates and deadlines of the chain; what operators did; and what the sector made.
 --log adds every event, one a line: the whole can be pasted into a report.`,
-		Args: args(cobra.ExactArgs(1)),
+		Args: command.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			id, err := parseSector(a[0])
 			if err != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"sealfleet/internal/bus"
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 )
@@ -17,9 +18,9 @@ func parseSector(text string) (string, error) {
 	id, err := phases.ParseSector(strings.TrimSpace(text))
 	switch {
 	case errors.Is(err, phases.ErrNoSector):
-		return "", usagef("%q is no sector: write s-t01000-7, 1000/7 or f01000-7", text)
+		return "", command.Usagef("%q is no sector: write s-t01000-7, 1000/7 or f01000-7", text)
 	case err != nil:
-		return "", usagef("%q is no sector: %w", text, err)
+		return "", command.Usagef("%q is no sector: %w", text, err)
 	}
 	return id, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 )
@@ -43,13 +44,13 @@ until others of its group are cleaned: BACKLOG_P1_HOLD), or paused.
 It asks a dispatcher; if none answers, it reads the log itself, which takes longer and knows
 no --host, --find, --sort and --limit.`,
 		Example: "  dispatcher sectors --state parked --sort wait\n  dispatcher sectors --group group1 --phase p1 --watch",
-		Args:    args(cobra.NoArgs),
+		Args:    command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if a.filter, err = filterOf(a.groups, a.states, a.steps); err != nil {
 				return err
 			}
 			if a.sort != "" && !slices.Contains(sorts, a.sort) {
-				return usagef("--sort %q is unknown: use %s", a.sort, strings.Join(sorts, ", "))
+				return command.Usagef("--sort %q is unknown: use %s", a.sort, strings.Join(sorts, ", "))
 			}
 			return a.run(cmd)
 		},
@@ -138,13 +139,13 @@ func filterOf(groups, states, steps []string) (f dispatch.Filter, err error) {
 	for _, g := range groups {
 		name, err := phases.ParseGroup(g)
 		if err != nil {
-			return f, errUsage{err}
+			return f, command.UsageError{Err: err}
 		}
 		f.Groups = append(f.Groups, name)
 	}
 	for _, s := range states {
 		if !slices.Contains(dispatch.States(), s) {
-			return f, usagef("--state %q is unknown: use %s", s, strings.Join(dispatch.States(), ", "))
+			return f, command.Usagef("--state %q is unknown: use %s", s, strings.Join(dispatch.States(), ", "))
 		}
 		f.States = append(f.States, s)
 	}
@@ -165,7 +166,7 @@ func parseStep(text string) (phases.Step, error) {
 	}
 	s, err := phases.ParsePhase(text)
 	if err != nil {
-		return "", usagef("%w; or a gate: precommit, commit", err)
+		return "", command.Usagef("%w; or a gate: precommit, commit", err)
 	}
 	return s, nil
 }

@@ -21,6 +21,7 @@ import (
 	"sealfleet/internal/api"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/chain"
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/host"
 	"sealfleet/internal/logs"
@@ -38,7 +39,7 @@ func serveCommand() *cobra.Command {
 		Long: `serve runs a dispatcher, with an embedded NATS server unless NATS_URL names another one.
 Any number of dispatchers may run on one bus. SIGTERM or SIGINT stops it; the hosts go on
 with what they do, and another dispatcher (or this one, started again) goes on from there.`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd) },
 	}
 }
@@ -66,7 +67,7 @@ func serve(cmd *cobra.Command) error {
 	registry := web.NewRegistry("dispatcher")
 	site, err := web.New(cfg.HTTPListen, cfg.HTTP, registry, log)
 	if err != nil {
-		return errUsage{err}
+		return command.UsageError{Err: err}
 	}
 	site.HandleSpec()
 	site.HandleSession()
@@ -127,7 +128,7 @@ func hand(ctx context.Context, cfg *serveConfig, site *web.Server, front *api.AP
 	}
 	tracer, err := trace.Start(ctx, "dispatcher", cfg.Name, log)
 	if err != nil {
-		return errUsage{err}
+		return command.UsageError{Err: err}
 	}
 	defer tracer.Stop()
 	cfg.Bus.Tracer = tracer
@@ -217,10 +218,10 @@ func prepare(ctx context.Context, b *bus.Bus, groups []string, log *slog.Logger)
 func free(listen string) error {
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return errUsage{fmt.Errorf("SERVER_LISTEN=%q: the port is taken, perhaps by another dispatcher or NATS server: choose another, or give that server's address as NATS_URL: %w", listen, err)}
+		return command.UsageError{Err: fmt.Errorf("SERVER_LISTEN=%q: the port is taken, perhaps by another dispatcher or NATS server: choose another, or give that server's address as NATS_URL: %w", listen, err)}
 	}
 	if err != nil {
-		return errUsage{fmt.Errorf("SERVER_LISTEN=%q: %w", listen, err)}
+		return command.UsageError{Err: fmt.Errorf("SERVER_LISTEN=%q: %w", listen, err)}
 	}
 	return l.Close()
 }
@@ -229,11 +230,11 @@ func free(listen string) error {
 func writable(dir string) error {
 	mend := fmt.Sprintf("(mend: mkdir -p %s && chown %d %s, or set STATE_DIR)", dir, os.Geteuid(), dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return errUsage{fmt.Errorf("STATE_DIR=%q: %w %s", dir, err, mend)}
+		return command.UsageError{Err: fmt.Errorf("STATE_DIR=%q: %w %s", dir, err, mend)}
 	}
 	f, err := os.CreateTemp(dir, ".writable-*")
 	if err != nil {
-		return errUsage{fmt.Errorf("STATE_DIR=%q cannot be written: %w %s", dir, err, mend)}
+		return command.UsageError{Err: fmt.Errorf("STATE_DIR=%q cannot be written: %w %s", dir, err, mend)}
 	}
 	_ = f.Close()
 	return os.Remove(filepath.Join(dir, filepath.Base(f.Name())))

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sealfleet/internal/api"
+	"sealfleet/internal/command"
 	"sealfleet/internal/phases"
 )
 
@@ -30,9 +31,9 @@ func (o *order) flags(cmd *cobra.Command, lasts bool) {
 func (o *order) body(example string) (map[string]any, error) {
 	switch {
 	case o.reason == "":
-		return nil, usagef("--reason is needed: it is kept for whoever wonders later (example: --reason %q)", example)
+		return nil, command.Usagef("--reason is needed: it is kept for whoever wonders later (example: --reason %q)", example)
 	case o.lasts < 0:
-		return nil, usagef("--for %s: use a time from now on, such as 4h", o.lasts)
+		return nil, command.Usagef("--for %s: use a time from now on, such as 4h", o.lasts)
 	}
 	body := map[string]any{"reason": o.reason}
 	if o.lasts > 0 {
@@ -69,7 +70,7 @@ when and why is kept: as an event of the sector, or on the bus. "dispatcher resu
 		Example: `  dispatcher pause 1000/7 --reason "its piece is being looked at"
   dispatcher pause group1 --reason "switch is exchanged" --for 2h
   dispatcher pause group1 p1 --reason "cleaning must catch up"`,
-		Args: args(cobra.RangeArgs(1, 2)),
+		Args: command.Args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, a []string) error { return stopOrGo(cmd, "pause", a, &o) },
 	}
 	o.flags(cmd, true)
@@ -83,7 +84,7 @@ func resumeCommand() *cobra.Command {
 		Short:   "End a pause",
 		Long:    `resume ends what "dispatcher pause" with the same arguments began.`,
 		Example: "  dispatcher resume group1 p1 --reason \"cleaning is done\"",
-		Args:    args(cobra.RangeArgs(1, 2)),
+		Args:    command.Args(cobra.RangeArgs(1, 2)),
 		RunE:    func(cmd *cobra.Command, a []string) error { return stopOrGo(cmd, "resume", a, &o) },
 	}
 	o.flags(cmd, false)
@@ -96,7 +97,7 @@ func stopOrGo(cmd *cobra.Command, verb string, a []string, o *order) error {
 		return err
 	}
 	if isSector && o.lasts != 0 {
-		return usagef("--for is for groups and phases: a sector is paused until somebody resumes it")
+		return command.Usagef("--for is for groups and phases: a sector is paused until somebody resumes it")
 	}
 	body, err := o.body("the switch is exchanged")
 	if err != nil {
@@ -112,20 +113,20 @@ func stopOrGo(cmd *cobra.Command, verb string, a []string, o *order) error {
 func stopPath(verb string, a []string) (path string, isSector bool, err error) {
 	if _, err := phases.ParseSector(a[0]); !errors.Is(err, phases.ErrNoSector) {
 		if len(a) > 1 {
-			return "", false, usagef("a sector is paused as a whole: leave out %q", a[1])
+			return "", false, command.Usagef("a sector is paused as a whole: leave out %q", a[1])
 		}
 		id, err := parseSector(a[0])
 		return "/v1/sectors/" + url.PathEscape(id) + "/" + verb, true, err
 	}
 	group, err := phases.ParseGroup(a[0])
 	if err != nil {
-		return "", false, usagef("%q is neither a sector (1000/7) nor a group: %w", a[0], err)
+		return "", false, command.Usagef("%q is neither a sector (1000/7) nor a group: %w", a[0], err)
 	}
 	path = "/v1/groups/" + url.PathEscape(group)
 	if len(a) > 1 {
 		step, err := phases.ParsePhase(a[1])
 		if err != nil {
-			return "", false, usagef("%w (only p1 to p6 can be paused: hosts do them)", err)
+			return "", false, command.Usagef("%w (only p1 to p6 can be paused: hosts do them)", err)
 		}
 		path += "/phases/" + string(step)
 	}
@@ -142,7 +143,7 @@ func drainCommand() *cobra.Command {
 of the host, until --for is over or "dispatcher undrain". It shows how long it will be until
 nothing runs, and with --wait waits until then (exit code 0), or until the host falls silent (1).`,
 		Example:           "  dispatcher drain p1-host-3 --reason \"new memory\" --wait && ssh p1-host-3 poweroff",
-		Args:              args(cobra.ExactArgs(1)),
+		Args:              command.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeHosts,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			body, err := o.body("new memory")
@@ -174,7 +175,7 @@ func undrainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "undrain HOST --reason TEXT",
 		Short:             "Give a drained host work again",
-		Args:              args(cobra.ExactArgs(1)),
+		Args:              command.Args(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeHosts,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			body, err := o.body("the memory is in")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/sealcore"
@@ -37,7 +38,7 @@ Everything is checked before anything is submitted: the group, the proof type, t
 never used. A piece is named as the group's P1 host sees it, and must be there.`,
 		Example: `  dispatcher submit --miner 1000 --sector 7 --size 2KiB --cc --wait
   dispatcher submit --miner f01000 --sector 100 --count 50 --proof-type 8 --group group2 --piece /data/a.car`,
-		Args: args(cobra.NoArgs),
+		Args: command.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			specs, err := f.specs(cmd)
 			if err != nil {
@@ -45,7 +46,7 @@ never used. A piece is named as the group's P1 host sees it, and must be there.`
 			}
 			group, err := phases.ParseGroup(f.group)
 			if err != nil {
-				return errUsage{err}
+				return command.UsageError{Err: err}
 			}
 			if _, err := outputOf(cmd); err != nil {
 				return err
@@ -70,15 +71,15 @@ never used. A piece is named as the group's P1 host sees it, and must be there.`
 // specs makes the submissions from the flags alone.
 func (f *submitFlags) specs(cmd *cobra.Command) ([]phases.Spec, error) {
 	if f.miner == "" || f.sector == "" {
-		return nil, usagef("--miner and --sector are needed (example: --miner 1000 --sector 7)")
+		return nil, command.Usagef("--miner and --sector are needed (example: --miner 1000 --sector 7)")
 	}
 	id, err := parseSector(f.miner + "/" + f.sector)
 	if err != nil {
-		return nil, usagef("--miner %q --sector %q: write a miner as 1000 or f01000, a sector as its number", f.miner, f.sector)
+		return nil, command.Usagef("--miner %q --sector %q: write a miner as 1000 or f01000, a sector as its number", f.miner, f.sector)
 	}
 	miner, number, err := phases.ParseSectorID(id)
 	if err != nil {
-		return nil, errUsage{err}
+		return nil, command.UsageError{Err: err}
 	}
 	proofType, err := f.proof(cmd)
 	if err != nil {
@@ -87,16 +88,16 @@ func (f *submitFlags) specs(cmd *cobra.Command) ([]phases.Spec, error) {
 	const most = 10_000
 	switch {
 	case f.count < 1 || f.count > most:
-		return nil, usagef("--count %d: use 1 to %d", f.count, most)
+		return nil, command.Usagef("--count %d: use 1 to %d", f.count, most)
 	case f.cc && len(f.pieces) > 0:
-		return nil, usagef("--cc and --piece exclude each other: a sector of committed capacity has no pieces")
+		return nil, command.Usagef("--cc and --piece exclude each other: a sector of committed capacity has no pieces")
 	case !f.cc && len(f.pieces) == 0:
-		return nil, usagef("say what to seal: --piece FILE (repeatable), or --cc for a sector of zeros")
+		return nil, command.Usagef("say what to seal: --piece FILE (repeatable), or --cc for a sector of zeros")
 	}
 	files := make([]phases.Piece, len(f.pieces))
 	for i, path := range f.pieces {
 		if files[i].Path, err = filepath.Abs(path); err != nil {
-			return nil, usagef("--piece %q: %w", path, err)
+			return nil, command.Usagef("--piece %q: %w", path, err)
 		}
 	}
 	specs := make([]phases.Spec, f.count)
@@ -112,21 +113,21 @@ func (f *submitFlags) specs(cmd *cobra.Command) ([]phases.Spec, error) {
 func (f *submitFlags) proof(cmd *cobra.Command) (int, error) {
 	switch typed := cmd.Flags().Changed("proof-type"); {
 	case typed && f.size != "":
-		return 0, usagef("--size and --proof-type say the same: use one of them")
+		return 0, command.Usagef("--size and --proof-type say the same: use one of them")
 	case typed:
 		if _, err := sealcore.ForProofType(f.proofType); err != nil {
-			return 0, usagef("--proof-type: %w", err)
+			return 0, command.Usagef("--proof-type: %w", err)
 		}
 		return f.proofType, nil
 	case f.size == "":
-		return 0, usagef("--size or --proof-type is needed (example: --size 2KiB)")
+		return 0, command.Usagef("--size or --proof-type is needed (example: --size 2KiB)")
 	}
 	p, err := sealcore.ForShape(f.size)
 	if err != nil {
-		return 0, usagef("--size: %w", err)
+		return 0, command.Usagef("--size: %w", err)
 	}
 	if p.ProofType < 0 {
-		return 0, usagef("--size %s is a toy shape, which no chain takes: use consumer bench for it", f.size)
+		return 0, command.Usagef("--size %s is a toy shape, which no chain takes: use consumer bench for it", f.size)
 	}
 	return p.ProofType, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sealfleet/internal/command"
 	"sealfleet/internal/dispatch"
 )
 
@@ -19,7 +20,7 @@ func whyCommand() *cobra.Command {
 		Long: `why shows each thing that a sector waits for: a slot (and who has them), the time of its next
 attempt, the chain, other steps of its own, other sectors of its group (held), an operator
 (parked, with the command that mends it), or a dispatcher.`,
-		Args: args(cobra.ExactArgs(1)),
+		Args: command.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			id, err := parseSector(a[0])
 			if err != nil {

@@ -222,3 +222,12 @@ func StartOn(cores []int, start func() error) (pinErr, err error) {
 	err = start()
 	return unix.SchedSetaffinity(0, &before), err
 }
+
+func number(name string) (uint64, bool) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	return n, err == nil
+}

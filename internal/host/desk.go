@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"sealfleet/internal/memory"
 )
 
 // Desk makes and keeps reservations on any number of shares for one process. What it does
@@ -83,7 +85,7 @@ func MemoryFor(need, running uint64) error { return memoryFor("/", need, running
 const systemMemory = 512 * mib
 
 func memoryFor(root string, need, running uint64) error {
-	total, free := memoryTotal(root), memoryAvailable(root)
+	total, free := memory.Total(root), memory.Available(root)
 	switch {
 	case running > 0 && need+running+systemMemory > total:
 		return fmt.Errorf("it needs %s beside %s of running phases, of %s in all", Bytes(need), Bytes(running), Bytes(total))

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sealfleet/internal/memory"
 	"sealfleet/internal/phases"
 )
 
@@ -177,7 +178,7 @@ func (d *Doctor) Run(ctx context.Context, sector uint64, quick bool) Report {
 	if d.Slots[phases.P1] > 0 {
 		add(checkProcessor(sector, d.measured, d.ext))
 	}
-	add(checkVectors(d.Kernels), checkCores(d.Slots, sector, d.Cores), checkMemory(d.Slots, sector, memoryTotal(d.base())), d.checkFiles())
+	add(checkVectors(d.Kernels), checkCores(d.Slots, sector, d.Cores), checkMemory(d.Slots, sector, memory.Total(d.base())), d.checkFiles())
 	wg.Wait()
 	for i, f := range list {
 		if f.Severity == Refuse && slices.Contains(d.Settings.Allow, f.Code) {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sealfleet/internal/memory"
 )
 
 // Model names the processor as the kernel does; its architecture, if the kernel says nothing.
@@ -31,7 +33,7 @@ func modelOf(root string) string {
 }
 
 // Memory returns how many bytes the phases can have in all, and how many are to be had now.
-func Memory() (total, available uint64) { return memoryTotal("/"), memoryAvailable("/") }
+func Memory() (total, available uint64) { return memory.Total("/"), memory.Available("/") }
 
 // DiskView is how full a file system is, in bytes.
 type DiskView struct {

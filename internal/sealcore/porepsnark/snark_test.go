@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sealfleet/internal/memory"
 	"sealfleet/internal/sealcore"
 	"sealfleet/internal/sealcore/circuit"
 	"sealfleet/internal/sealcore/groth16"
@@ -139,7 +140,7 @@ func TestCommit2(t *testing.T) {
 			watch.report(step, done, total)
 			mu.Lock()
 			defer mu.Unlock()
-			if now, ok := field("/proc/self/status", "RssAnon:"); ok {
+			if now, ok := memory.Field("/proc/self/status", "RssAnon:"); ok {
 				most = max(most, now)
 			}
 		},

@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sealfleet/internal/api"
+	"sealfleet/internal/api/apitest"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/chain"
 	"sealfleet/internal/dispatch"
@@ -179,40 +179,8 @@ func (f *farm) state(sector string) string {
 
 // work has the host do all tasks of the steps until the farm ends.
 func (f *farm) work(steps ...phases.Step) {
-	for _, step := range steps {
-		go func() {
-			for f.ctx.Err() == nil {
-				if l, err := f.host.Fetch(f.ctx, group, step, time.Second); l != nil && err == nil {
-					f.do(l)
-				}
-			}
-		}()
-	}
-}
-
-func (f *farm) do(l *bus.Lease) {
-	t := l.Task
-	e := phases.Event{
-		V: phases.Version, ID: ulid.Make().String(), Type: phases.Claimed, Group: t.Group, Sector: t.Sector, Step: t.Step,
-		Issue: t.Issue, Attempt: t.Attempt, ClaimID: ulid.Make().String(), PrevID: t.IssuedID, Host: "h1", At: time.Now().UTC(),
-	}
-	seq, err := f.host.Append(f.ctx, e, t.IssuedSeq)
-	if err != nil {
-		_ = l.Nak(0)
-		return
-	}
-	end := e
-	end.ID, end.PrevID, end.At, end.Type = ulid.Make().String(), e.ID, time.Now().UTC(), phases.Done
-	hash := strings.Repeat("00", 32)
-	end.Result = &phases.Result{Code: "ok", Seconds: 1, Outputs: map[string]string{"comm_d": hash, "comm_r": hash, "proof": "", "snark": "none"}}
-	if f.fail != nil {
-		if r := f.fail(t); r != nil {
-			end.Type, end.Result = phases.Failed, r
-		}
-	}
-	if _, err := f.host.Append(f.ctx, end, seq); err == nil {
-		_ = l.Ack(f.ctx)
-	}
+	h := apitest.Host{Bus: f.host, Name: "h1", Group: group, Fail: f.fail}
+	h.Work(f.ctx, steps...)
 }
 
 // firstFails has p1 of one sector fail for good, the first time.

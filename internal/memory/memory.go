@@ -1,4 +1,6 @@
-package host
+// Package memory tells how much memory there is: the machine's, or what the control groups of this
+// process allow.
+package memory
 
 import (
 	"bufio"
@@ -9,45 +11,46 @@ import (
 	"strings"
 )
 
-// memoryTotal returns how much memory the phases can have in all: the machine's, or what
+// Total returns how much memory the phases can have in all: the machine's, or what
 // its control group allows. root is where /proc and /sys are.
-func memoryTotal(root string) uint64 {
+func Total(root string) uint64 {
 	total, ok := meminfo(root, "MemTotal:")
 	if !ok {
 		total = math.MaxUint64
 	}
-	for _, g := range memoryGroups(root) {
+	for _, g := range groupsOf(root) {
 		total = min(total, g.limit)
 	}
 	return total
 }
 
-// memoryAvailable returns how much memory is still to be had.
-func memoryAvailable(root string) uint64 {
+// Available returns how many bytes may still be taken: the smaller of what the kernel calls
+// available and what the control groups leave. What cannot be read does not count.
+func Available(root string) uint64 {
 	free, ok := meminfo(root, "MemAvailable:")
 	if !ok {
 		free = math.MaxUint64
 	}
-	for _, g := range memoryGroups(root) {
+	for _, g := range groupsOf(root) {
 		free = min(free, g.limit-min(g.limit, g.used))
 	}
 	return free
 }
 
 func meminfo(root, key string) (uint64, bool) {
-	kib, ok := field(path.Join(root, "proc/meminfo"), key)
+	kib, ok := Field(path.Join(root, "proc/meminfo"), key)
 	return kib << 10, ok
 }
 
-type memoryGroup struct{ limit, used uint64 }
+type group struct{ limit, used uint64 }
 
-// memoryGroups reads the limits of this process's control group and of those above it.
-func memoryGroups(root string) []memoryGroup {
+// groupsOf reads the limits of this process's control group and of those above it.
+func groupsOf(root string) []group {
 	text, err := os.ReadFile(path.Join(root, "proc/self/cgroup"))
 	if err != nil {
 		return nil
 	}
-	var groups []memoryGroup
+	var groups []group
 	for line := range strings.Lines(string(text)) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3) // hierarchy:controllers:path
 		if len(parts) != 3 {
@@ -65,10 +68,10 @@ func memoryGroups(root string) []memoryGroup {
 			most, ok1 := number(path.Join(at, limit))
 			used, ok2 := number(path.Join(at, usage))
 			if ok1 && ok2 {
-				if file, ok := field(path.Join(at, "memory.stat"), cache); ok {
+				if file, ok := Field(path.Join(at, "memory.stat"), cache); ok {
 					used -= min(used, file) // goes when it must
 				}
-				groups = append(groups, memoryGroup{most, used})
+				groups = append(groups, group{most, used})
 			}
 			if dir == "/" {
 				break
@@ -78,6 +81,7 @@ func memoryGroups(root string) []memoryGroup {
 	return groups
 }
 
+// number reads a file that holds one number; "max" is none.
 func number(name string) (uint64, bool) {
 	text, err := os.ReadFile(name)
 	if err != nil {
@@ -87,8 +91,8 @@ func number(name string) (uint64, bool) {
 	return n, err == nil
 }
 
-// field reads "key value" of a file with such lines.
-func field(name, key string) (uint64, bool) {
+// Field reads "key value" of a file with such lines.
+func Field(name, key string) (uint64, bool) {
 	f, err := os.Open(name)
 	if err != nil {
 		return 0, false
