@@ -38,6 +38,7 @@ type job struct {
 	// Only the goroutine that writes on the chain uses these.
 	claimID string
 	lastID  string // our last event
+	telling string // the event that is tried again until it is answered: it may be written already
 	lastSeq uint64
 
 	note  progressNote
@@ -396,12 +397,17 @@ func (j *job) heartbeat(ctx context.Context, now time.Time) error {
 	if err == nil && last != nil && last.Seq < j.lastSeq {
 		return nil // a copy of the stream that is behind; the lease has room for five more
 	}
-	if err == nil && last == nil {
+	told := false
+	switch {
+	case err != nil:
+	case last == nil:
 		last, err = &phases.Event{}, errLost
-	} else if err == nil && last.ID != j.lastID && !j.adoptOwn(last) {
+	case last.ID == j.telling:
+		told = true
+	case last.ID != j.lastID && !j.adoptOwn(last):
 		err = errLost
 	}
-	if err == nil {
+	if err == nil && !told {
 		if note, fraction, due := j.note.due(now); due {
 			e := j.event(phases.Progress)
 			e.Note, e.Fraction = note, fraction

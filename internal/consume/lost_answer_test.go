@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"sealfleet/internal/engine"
 	"sealfleet/internal/phases"
 )
 
@@ -47,4 +48,43 @@ func TestALostAnswerIsNoLostClaim(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The same with the outcome itself: while it is told again, a heartbeat that finds it at the
+// chain's end keeps the lease, and neither gives up nor writes progress behind it.
+func TestAnOutcomeThatIsWrittenIsNoLostClaim(t *testing.T) {
+	f := newFleet(t, 600*time.Millisecond)
+	g := newGate()
+	beat := make(chan error, 1000)
+	var id string // used by the job's goroutine
+	c := f.consumer("h1", "1:p1", &ledger{do: g.do}, func(c *Consumer) {
+		c.hooks.heartbeat = func(j *job, err error) {
+			if id == "" {
+				e := j.event(phases.Done)
+				e.Result = &phases.Result{Code: "ok"}
+				if _, err := f.bus.Append(f.ctx, e, j.lastSeq); err != nil {
+					t.Error(err)
+				}
+				id, j.telling = e.ID, e.ID
+				j.note.started = time.Now().Add(-time.Hour) // so that progress is due
+				j.note.set(engine.Progress{Step: "layer 2/2", Done: 2, Total: 2})
+			}
+			beat <- err
+		}
+	})
+	task := f.issue(group, phases.P1, 7, 1, nil)
+	receive(t, g.entered, "the phase to start")
+	for range 3 {
+		if err := receive(t, beat, "a heartbeat"); err != nil {
+			t.Errorf("a heartbeat: %v", err)
+		}
+	}
+	if last := f.last(phases.Event{Group: group, Sector: task.Sector, Step: phases.P1}); last.Type != phases.Done {
+		t.Errorf("behind the outcome: %+v", last)
+	}
+	if got := testutil.ToFloat64(c.metrics.heartbeats.WithLabelValues("lost")); got != 0 {
+		t.Errorf("lost metric is %v", got)
+	}
+	g.leave <- nil
+	c.stop()
 }

@@ -103,6 +103,7 @@ func (j *job) report(work context.Context, e phases.Event) (settled bool) {
 // insist appends an event after our last one, until that is done, the claim turns out to
 // be lost (errLost), or nobody waits any more.
 func (j *job) insist(work context.Context, e phases.Event, what string) error {
+	j.telling = e.ID
 	for {
 		// A heartbeat may have found progress of ours that nobody had said was written.
 		e.PrevID = j.lastID
@@ -122,8 +123,7 @@ func (j *job) insist(work context.Context, e phases.Event, what string) error {
 			return err
 		}
 		j.log.Warn(what+" cannot be told yet, trying again", "error", err)
-		// It extends the lease. If it finds the chain's end strange, that may be this very
-		// event, written without an answer: only appending it again can tell.
+		// It extends the lease. Whether the claim is lost only appending again can tell.
 		_ = j.heartbeat(work, time.Now())
 	}
 }
