@@ -92,7 +92,7 @@ func (c policyConfig) validate() error {
 type serveConfig struct {
 	Groups     groupList `env:"SEAL_GROUPS" envDefault:"group1" desc:"groups of hosts that there are; a bare number N is groupN" example:"group1,group2"`
 	Name       string    `env:"DISPATCHER_NAME" desc:"this dispatcher's name in the events; empty: the system's host name" example:"d1"`
-	HTTPListen string    `env:"HTTP_LISTEN" envDefault:"127.0.0.1:9470" desc:"address of /metrics, /livez and /readyz; off: none" example:"127.0.0.1:9470"`
+	HTTPListen string    `env:"HTTP_LISTEN" envDefault:"127.0.0.1:9470" desc:"address of the web page, the API under /v1, /metrics, /livez and /readyz; off: none" example:"127.0.0.1:9470"`
 	HTTP       web.Access
 	Policy     policyConfig
 	Sweep      time.Duration `env:"SWEEP_EVERY" envDefault:"15s" desc:"how often to look for tasks that are missing in the task stream" example:"1m"`
