@@ -96,7 +96,7 @@ type serveConfig struct {
 	HTTP       web.Access
 	Policy     policyConfig
 	Sweep      time.Duration `env:"SWEEP_EVERY" envDefault:"15s" desc:"how often to look for tasks that are missing in the task stream" example:"1m"`
-	Silence    time.Duration `env:"TASK_SILENCE" envDefault:"10m" desc:"how long a running phase whose task is gone from the stream may write no event before its task is published again" example:"10m"`
+	Silence    time.Duration `env:"TASK_SILENCE" envDefault:"10m" desc:"how long a task's chain may be silent before the task is published again, if it is gone from the stream or its holder does not live" example:"10m"`
 	Bus        bus.Config
 	Server     bus.ServerConfig
 	Chain      chain.DevConfig

@@ -69,6 +69,26 @@ func (b *Bus) TaskExists(ctx context.Context, group string, step phases.Step, se
 	return m != nil, err
 }
 
+// RemoveTask takes a task's message out of the stream. That it is gone already is success.
+func (b *Bus) RemoveTask(ctx context.Context, k TaskKey) error {
+	m, err := b.get(ctx, TasksStream, getRequest{LastBySubj: TaskSubject(k.Group, k.Step, k.Sector, k.Issue)})
+	if m == nil || err != nil {
+		return err
+	}
+	return b.deleteMessage(ctx, TasksStream, m.Seq)
+}
+
+// Queue tells how many tasks of a group's phase were never given to anybody, and how many
+// requests of hosts with a free slot wait for one.
+func (b *Bus) Queue(ctx context.Context, group string, step phases.Step) (left uint64, asking int, err error) {
+	c, err := b.js.Consumer(ctx, TasksStream, Durable(group, step))
+	if err != nil {
+		return 0, 0, unreachable(err)
+	}
+	info := c.CachedInfo() // of a moment ago
+	return info.NumPending, info.NumWaiting, nil
+}
+
 // Tasks lists all tasks whose message is in the stream; a sweeper compares them with the
 // issues that are open. What is there but is no task comes in strangers, by its subject.
 func (b *Bus) Tasks(ctx context.Context) (tasks map[TaskKey]bool, strangers []string, err error) {

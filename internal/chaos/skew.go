@@ -126,8 +126,9 @@ func (r *run) skew(_ context.Context, f Fault) error {
 	return p.setClock(0)
 }
 
-// skewServer sets a server's clock forward for good, by some leases. It is the fleet's
-// clock, so not by days: the chain's deadlines would be over for everybody.
+// skewServer sets a server's clock for good: on by some leases, so that all of them run out
+// at once, or back by minutes, so that those of dead hosts do not. It is the fleet's clock, so
+// not by days: the chain's deadlines would be over for everybody.
 func (r *run) skewServer(_ context.Context, f Fault) error {
 	all := r.anyServer()
 	p := all[f.Who%len(all)]
@@ -135,6 +136,10 @@ func (r *run) skewServer(_ context.Context, f Fault) error {
 		return errBusy
 	}
 	defer p.setting.Unlock()
-	p.clock += f.For
+	if f.Who/len(all)%2 == 0 {
+		p.clock += f.For
+	} else {
+		p.clock -= 40 * f.For
+	}
 	return p.setClock(p.clock)
 }

@@ -157,9 +157,10 @@ func (d *Dispatcher) buried(ctx context.Context, s *sector) error {
 
 // openTask is an issue whose task should be in the stream.
 type openTask struct {
-	s   *sector
-	key bus.TaskKey
-	id  string // of the issued event
+	s      *sector
+	key    bus.TaskKey
+	id     string // of the issued event
+	silent bool   // nothing was written for as long as Options.Silence
 }
 
 // sweep compares the open issues with the task stream, now and then.
@@ -212,10 +213,14 @@ func (d *Dispatcher) sweepOnce(ctx context.Context) {
 		d.Log.Warn("the sweeper could not set aside what is no task", "error", err)
 	}
 	for _, o := range open {
-		if there[o.key] {
-			continue
+		err := error(nil)
+		switch {
+		case !there[o.key]:
+			err = d.republish(ctx, o, "task", "a task was missing from its stream, and was published again")
+		case o.silent:
+			err = d.unstick(ctx, o)
 		}
-		if err := d.republish(ctx, o); err != nil {
+		if err != nil {
 			if ctx.Err() == nil {
 				d.Log.Warn("the sweeper could not publish a task", "sector", o.s.id, "phase", string(o.key.Step), "error", err)
 			}
@@ -249,14 +254,14 @@ func (d *Dispatcher) openTasks() []openTask {
 			switch {
 			case t.Status == phases.StatusIssued && quiet > d.Grace,
 				t.Status == phases.StatusRunning && quiet > d.Silence:
-				open = append(open, openTask{s, bus.TaskKey{Group: state.Group, Step: step, Sector: s.id, Issue: t.Issue}, t.IssuedID})
+				open = append(open, openTask{s, bus.TaskKey{Group: state.Group, Step: step, Sector: s.id, Issue: t.Issue}, t.IssuedID, quiet > d.Silence})
 			}
 		}
 	}
 	return open
 }
 
-func (d *Dispatcher) republish(ctx context.Context, o openTask) error {
+func (d *Dispatcher) republish(ctx context.Context, o openTask, repair, says string) error {
 	o.s.work.Lock()
 	defer o.s.work.Unlock()
 	state, _, gone := o.s.view()
@@ -268,8 +273,8 @@ func (d *Dispatcher) republish(ctx context.Context, o openTask) error {
 	if err := d.publish(ctx, task); err != nil {
 		return err
 	}
-	d.Metrics.repairs.WithLabelValues("task").Inc()
-	d.Log.Warn("a task was missing from its stream, and was published again", "group", task.Group,
+	d.Metrics.repairs.WithLabelValues(repair).Inc()
+	d.Log.Warn(says, "group", task.Group,
 		"sector", o.s.id, "phase", string(o.key.Step), "attempt", task.Attempt)
 	return nil
 }

@@ -27,7 +27,8 @@
 //
 // Gaps. A task that was removed while its host works on it is published again only when
 // the host's chain has been silent for Options.Silence; if the host was alive all the
-// same, the work is taken over and done twice, though its effect is recorded once.
+// same, the work is taken over and done twice, though its effect is recorded once. A task
+// that is there and comes to nobody is exchanged after the same time (see stuck.go).
 package dispatch
 
 import (
@@ -129,7 +130,8 @@ type Dispatcher struct {
 	caught atomic.Bool // the follower has read what was there at start
 	broken atomic.Pointer[error]
 
-	unserved map[bus.TaskKey]bool // the sweeper's: see clearQueue
+	unstuck  map[bus.TaskKey]time.Time // the sweeper's: see unstick
+	unserved map[bus.TaskKey]bool      // the sweeper's: see clearQueue
 	orphaned []string
 }
 
@@ -138,7 +140,7 @@ func New(b *bus.Bus, o Options) *Dispatcher {
 	if o.StopWait == 0 {
 		o.StopWait = 2 * b.AckWait()
 	}
-	d := &Dispatcher{Options: o.withDefaults(), bus: b, actor: phases.DispatcherName(o.Name)}
+	d := &Dispatcher{Options: o.withDefaults(), bus: b, actor: phases.DispatcherName(o.Name), unstuck: map[bus.TaskKey]time.Time{}}
 	d.board = newBoard(d.Policy, d.HoldP1, max(d.Window, 0))
 	d.board.now = b.Now
 	d.agenda = newAgenda()

@@ -67,7 +67,7 @@ func NewMetrics() *Metrics {
 			Name: "sealfleet_tasks_issued_total", Help: "Tasks that this dispatcher published.",
 		}, []string{"group", "phase"}),
 		repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sealfleet_repairs_total", Help: "What this dispatcher did because another one, or the task stream, had not: issue, revoke, finish, task, archive, bus.",
+			Name: "sealfleet_repairs_total", Help: "What this dispatcher did because another one, or the task stream, had not: issue, revoke, finish, task (it was missing), stuck (it was there, and came to nobody), archive, bus.",
 		}, []string{"what"}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sealfleet_lost_races_total", Help: "Events that another dispatcher had appended first.",
