@@ -126,9 +126,9 @@ func (r *run) skew(_ context.Context, f Fault) error {
 	return p.setClock(0)
 }
 
-// skewServer sets a server's clock for good: on by some leases, so that all of them run out
-// at once, or back by minutes, so that those of dead hosts do not. It is the fleet's clock, so
-// not by days: the chain's deadlines would be over for everybody.
+// skewServer sets a server's clock on by a minute or so, and the next time back again: all
+// leases run out at once, or those of dead hosts do not for a minute. It is the fleet's clock,
+// and the development chain's, so not by days: deadlines would be over, and epochs far away.
 func (r *run) skewServer(_ context.Context, f Fault) error {
 	all := r.anyServer()
 	p := all[f.Who%len(all)]
@@ -136,10 +136,10 @@ func (r *run) skewServer(_ context.Context, f Fault) error {
 		return errBusy
 	}
 	defer p.setting.Unlock()
-	if f.Who/len(all)%2 == 0 {
-		p.clock += f.For
+	if p.clock == 0 {
+		p.clock = 20 * f.For
 	} else {
-		p.clock -= 40 * f.For
+		p.clock = 0
 	}
 	return p.setClock(p.clock)
 }
