@@ -76,7 +76,7 @@ var engines = map[string]func(args []string) int{
 	"errorexit0": func([]string) int { say(`{"type":"error","code":"x","class":"permanent","message":"no"}`); return 0 },
 	"vague":      func([]string) int { say(`{"type":"error","class":"odd","message":"?"}`); return 1 },
 	"killed":     func([]string) int { syscall.Kill(os.Getpid(), syscall.SIGKILL); select {} },
-	"hangup":     func([]string) int { syscall.Kill(os.Getpid(), syscall.SIGHUP); select {} },
+	"terminated": func([]string) int { syscall.Kill(os.Getpid(), syscall.SIGTERM); select {} }, // nohup would keep it from SIGHUP
 	"mute":       func([]string) int { os.Stdout.Close(); return hang() },
 	"wonthalt":   func([]string) int { say(good); return hang() },
 	"noread":     func([]string) int { say(good); return 0 },
@@ -112,7 +112,7 @@ func TestProtocolAbuse(t *testing.T) {
 		"errorexit0": {Code: "x", Class: phases.Permanent, Message: "no"},
 		"vague":      {Code: "phase_failed", Message: "?"},
 		"killed":     {Code: "engine_signal", Message: "killed"},
-		"hangup":     {Code: "engine_signal", Message: "hangup"},
+		"terminated": {Code: "engine_signal", Message: "terminated"},
 		"mute":       {Code: "engine_hung"},
 		"wonthalt":   {Code: "engine_hung"},
 	} {
