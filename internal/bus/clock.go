@@ -62,8 +62,6 @@ func (b *Bus) LearnClock(ctx context.Context, group string, step phases.Step) er
 	if b.clock.known() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
 	return b.setClock(ctx, group, step)
 }
 
@@ -73,14 +71,12 @@ func (b *Bus) FollowClock(ctx context.Context, group string, step phases.Step) {
 		every = time.Minute
 		soon  = 5 * time.Second // after a failure
 	)
-	for {
+	for ask := b.LearnClock; ; ask = b.setClock { // who starts it has often learnt it a moment ago
 		next := every
-		asking, cancel := context.WithTimeout(ctx, attemptTimeout)
-		if err := b.setClock(asking, group, step); err != nil {
+		if err := ask(ctx, group, step); err != nil {
 			b.log.Debug("could not ask the server for the time", "error", err)
 			next = soon
 		}
-		cancel()
 		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
@@ -94,6 +90,8 @@ func (b *Bus) FollowClock(ctx context.Context, group string, step phases.Step) {
 }
 
 func (b *Bus) setClock(ctx context.Context, group string, step phases.Step) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
 	server, local, sure, err := b.askClock(ctx, group, step)
 	if err != nil {
 		return fmt.Errorf("ask the server for the time: %w", err)

@@ -8,8 +8,8 @@ import (
 	"sealfleet/internal/phases"
 )
 
-// set tells b a server's time that is off from its own by so much.
-func (f *fleet) setServerAhead(b *Bus, ahead time.Duration) {
+// setServerAhead tells b a server's time that is off from its own by so much.
+func setServerAhead(b *Bus, ahead time.Duration) {
 	here := time.Now()
 	b.clock.set(here.Add(ahead).Round(0), here, time.Millisecond)
 }
@@ -30,12 +30,12 @@ func TestTheFleetsTimeIsTheServers(t *testing.T) {
 		t.Errorf("%s is reckoned, although the clock here is right", got)
 	}
 	for _, ahead := range []time.Duration{72 * time.Hour, -72 * time.Hour, 2 * time.Second} {
-		f.setServerAhead(f.Bus, ahead)
+		setServerAhead(f.Bus, ahead)
 		if off := f.Now().Sub(time.Now().Round(0)) - ahead; off.Abs() > 500*time.Millisecond {
 			t.Errorf("the server is ahead by %s, the fleet's time is off from that by %s", ahead, off)
 		}
 	}
-	f.setServerAhead(f.Bus, clockSlack/2)
+	setServerAhead(f.Bus, clockSlack/2)
 	if got := f.Now(); got == got.Round(0) {
 		t.Error("a clock that is right but for the slack is not believed")
 	}
@@ -77,7 +77,7 @@ func TestAWrongClockNeitherHastensNorDelaysARetry(t *testing.T) {
 			ctx := testContext(t)
 			host := f.host(t, "h1")
 			// The host's clock is the test's; so it is the fleet's that is days away.
-			f.setServerAhead(host, -off)
+			setServerAhead(host, -off)
 			later := task(1)
 			later.NotBefore = time.Now().Add(-off + 1200*time.Millisecond)
 			if err := f.PublishTask(ctx, later); err != nil {
