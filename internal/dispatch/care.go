@@ -212,13 +212,14 @@ func (d *Dispatcher) sweepOnce(ctx context.Context) {
 	if err := d.clearQueue(ctx, there, strangers); err != nil && ctx.Err() == nil {
 		d.Log.Warn("the sweeper could not set aside what is no task", "error", err)
 	}
+	look := d.lookForStuck()
 	for _, o := range open {
 		err := error(nil)
 		switch {
 		case !there[o.key]:
 			err = d.republish(ctx, o, "task", "a task was missing from its stream, and was published again")
 		case o.silent:
-			err = d.unstick(ctx, o)
+			err = look.unstick(ctx, o)
 		}
 		if err != nil {
 			if ctx.Err() == nil {

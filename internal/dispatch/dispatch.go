@@ -130,7 +130,7 @@ type Dispatcher struct {
 	caught atomic.Bool // the follower has read what was there at start
 	broken atomic.Pointer[error]
 
-	unstuck  map[bus.TaskKey]time.Time // the sweeper's: see unstick
+	unstuck  map[bus.TaskKey]time.Time // the sweeper's: see stuckLook
 	unserved map[bus.TaskKey]bool      // the sweeper's: see clearQueue
 	orphaned []string
 }

@@ -12,8 +12,6 @@ import (
 	"sealfleet/internal/phases"
 )
 
-const anHour = time.Hour
-
 // stuckTask has a host take a task, claim it if asked to, and the server hold it back for an
 // hour, as when its clock was set back by that after the host had died.
 func (f *fleet) stuckTask(holder *bus.Bus, claim bool) phases.Task {
@@ -31,7 +29,7 @@ func (f *fleet) stuckTask(holder *bus.Bus, claim bool) phases.Task {
 			f.t.Fatal(err)
 		}
 	}
-	if err := lease.Nak(anHour); err != nil {
+	if err := lease.Nak(time.Hour); err != nil {
 		f.t.Fatal(err)
 	}
 	return task
