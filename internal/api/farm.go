@@ -140,8 +140,8 @@ type Group struct {
 	Paused    []Control `json:"paused"`
 }
 
-func (a *API) groupsOf(farm *dispatch.FarmView, hosts []Host, now time.Time) []Group {
-	list := []Group{}
+func (a *API) groupsOf(farm *dispatch.FarmView, hosts []Host) []Group {
+	list, now := []Group{}, a.Bus.Now()
 	for _, g := range farm.Groups {
 		v := Group{GroupView: g, Paused: a.controls.paused(g.Group, now)}
 		v.Phases = slices.Clone(g.Phases) // the farm's are shared
@@ -166,13 +166,13 @@ func (a *API) groups(r *http.Request) (any, error) {
 	if err := query(r).done(); err != nil {
 		return nil, err
 	}
-	farm, now := a.Dispatcher.Farm(), time.Now()
+	farm := a.Dispatcher.Farm()
 	return struct {
 		Schema string    `json:"schema"`
 		At     time.Time `json:"at"`
 		Seq    uint64    `json:"sequence"`
 		Items  []Group   `json:"items"`
-	}{Schema, farm.At, farm.Seq, a.groupsOf(farm, a.hostsNow(now), now)}, nil
+	}{Schema, farm.At, farm.Seq, a.groupsOf(farm, a.hostsNow())}, nil
 }
 
 // States of hosts.
@@ -203,8 +203,8 @@ type HostSlots struct {
 	Slots int         `json:"slots"`
 }
 
-func (a *API) hostsNow(now time.Time) []Host {
-	list := []Host{}
+func (a *API) hostsNow() []Host {
+	list, now := []Host{}, a.Bus.Now()
 	for _, seen := range a.Dispatcher.Hosts() {
 		h := Host{Host: seen.Host, State: HostSilent, Groups: seen.Groups, SeenAt: seen.Last, Running: seen.Running, Slots: []HostSlots{}, Drain: a.controls.inForce(bus.ControlDrain+"."+seen.Host, now)}
 		if h.Groups == nil {
@@ -258,7 +258,7 @@ func (a *API) hosts(r *http.Request) (any, error) {
 		return nil, err
 	}
 	now := time.Now()
-	all := slices.DeleteFunc(a.hostsNow(now), func(h Host) bool {
+	all := slices.DeleteFunc(a.hostsNow(), func(h Host) bool {
 		return len(states) > 0 && !slices.Contains(states, h.State) ||
 			len(groups) > 0 && !slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(h.Groups, g) })
 	})
@@ -284,7 +284,7 @@ func (a *API) hosts(r *http.Request) (any, error) {
 func (a *API) hostNamed(name string) (*Host, error) {
 	f := failf(http.StatusNotFound, "unknown_host", "no host %s was ever heard of", name)
 	var names []string
-	for _, h := range a.hostsNow(time.Now()) {
+	for _, h := range a.hostsNow() {
 		if h.Host == name {
 			return &h, nil
 		}
@@ -363,8 +363,8 @@ func (a *API) overview(r *http.Request) (any, error) {
 	if err := query(r).done(); err != nil {
 		return nil, err
 	}
-	farm, now := a.Dispatcher.Farm(), time.Now()
-	hosts := a.hostsNow(now)
+	farm := a.Dispatcher.Farm()
+	hosts := a.hostsNow()
 	counts := map[string]int{HostUp: 0, HostDraining: 0, HostAway: 0, HostSilent: 0}
 	for _, h := range hosts {
 		counts[h.State]++
@@ -383,7 +383,7 @@ func (a *API) overview(r *http.Request) (any, error) {
 		FinishedPerDay float64               `json:"finished_per_day"`
 		Alarms         []alarm               `json:"alarms"`
 	}{
-		Schema, farm.At, farm.Seq, a.Version, a.Dispatcher.Name, a.Dispatcher.Ready() == nil, farm.Sectors, farm.Phases, a.groupsOf(farm, hosts, now),
+		Schema, farm.At, farm.Seq, a.Version, a.Dispatcher.Name, a.Dispatcher.Ready() == nil, farm.Sectors, farm.Phases, a.groupsOf(farm, hosts),
 		counts, farm.FinishedPerDay, a.alarmsNow(r.Context()),
 	}, nil
 }

@@ -298,7 +298,7 @@ func (d *Dispatcher) Why(ctx context.Context, id string) (*Reasons, error) {
 	}
 	for i := range reasons.Waits {
 		if w := &reasons.Waits[i]; w.State == NowWaiting {
-			d.askHosts(w, mine.Group, now)
+			d.askHosts(w, mine.Group)
 		}
 	}
 	return reasons, nil
@@ -306,7 +306,7 @@ func (d *Dispatcher) Why(ctx context.Context, id string) (*Reasons, error) {
 
 // askHosts adds to why a task waits what the hosts that could do it say: their disk is full,
 // their doctor refuses.
-func (d *Dispatcher) askHosts(w *Wait, group string, now time.Time) {
+func (d *Dispatcher) askHosts(w *Wait, group string) {
 	const most = 3
 	told := 0
 	for _, h := range d.Hosts() {
