@@ -106,8 +106,8 @@ func groupCores(sys string, allowed []int) [][]int {
 func l3Of(sys string, core int) string {
 	dir := filepath.Join(sys, fmt.Sprintf("devices/system/cpu/cpu%d/cache", core))
 	for i := range 8 {
-		level, ok := number(filepath.Join(dir, fmt.Sprintf("index%d/level", i)))
-		if ok && level == 3 {
+		level, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("index%d/level", i)))
+		if err == nil && strings.TrimSpace(string(level)) == "3" {
 			text, err := os.ReadFile(filepath.Join(dir, fmt.Sprintf("index%d/shared_cpu_list", i)))
 			if err == nil {
 				return strings.TrimSpace(string(text))
@@ -221,13 +221,4 @@ func StartOn(cores []int, start func() error) (pinErr, err error) {
 	}
 	err = start()
 	return unix.SchedSetaffinity(0, &before), err
-}
-
-func number(name string) (uint64, bool) {
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
-	return n, err == nil
 }
