@@ -71,12 +71,12 @@ func newFleet(t *testing.T, env ...string) *fleet {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	f := &fleet{T: t, Fleet: &demo.Fleet{Dir: t.TempDir(), Bin: bin, Env: append([]string{"DOCTOR_LIMIT=60s", "DEV_CHAIN_EPOCH=50ms", "RETRY_DELAY=100ms", "TRANSIENT_DELAY=100ms", "SNARK=none", "DEV_CHAIN_REQUIRE_SNARK=false"}, env...)}, ctx: ctx}
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(f.Tails(4000))
-		}
 		cancel()
 		if err := f.Stop(20 * time.Second); err != nil {
 			t.Error(err)
+		}
+		if t.Failed() { // also of what only the end showed
+			t.Log(f.Tails(4000))
 		}
 	})
 	f.must(f.Prepare("node1"))

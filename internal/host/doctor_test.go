@@ -109,6 +109,11 @@ func TestMissingPlaceAndFile(t *testing.T) {
 func TestHealthyPlace(t *testing.T) {
 	dir := t.TempDir()
 	share := filepath.Join(dir, "nfs", "10.0.0.1")
+	// A helper that was killed while it wrote left its sample here.
+	stale, long := filepath.Join(dir, samplePrefix+"1"), time.Now().Add(-2*time.Hour)
+	if err := errorsOf(os.WriteFile(stale, nil, 0o600), os.Chtimes(stale, long, long)); err != nil {
+		t.Fatal(err)
+	}
 	list := look(t, prober(), Place{Path: dir, Make: []string{filepath.Join(share, "cache"), ReserveDir(share)}, Share: share, Scratch: true, Sample: true})
 	expect(t, list, "writable", OK, dir)
 	expect(t, list, "space", OK, "free")
@@ -308,6 +313,13 @@ func TestDeviceChanged(t *testing.T) {
 	record() // again: the same file system keeps its name
 	if err := CheckOrigin(share, cache); err != nil {
 		t.Fatal(err)
+	}
+	expect(t, look(t, prober(), place), "device", OK, "1 sectors")
+	// Another host's doctor tries the directory at the same time, and people leave notes.
+	for _, name := range []string{".sealfleet-check-664305869", "notes.txt", "s-t01000-8.bak"} {
+		if err := os.WriteFile(filepath.Join(share, "cache", name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	expect(t, look(t, prober(), place), "device", OK, "1 sectors")
 	was, err := os.ReadFile(filepath.Join(cache, OriginFile))

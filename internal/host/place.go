@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sealfleet/internal/phases"
 )
 
 // Place is a directory that the host's work depends on, and what it is for.
@@ -277,9 +279,12 @@ func (p Place) checkOrigins(tell func(Finding)) {
 	looked, changed := 0, []string{}
 	var first error
 	for _, d := range dirs[:min(len(dirs), maxOrigins)] {
+		if _, _, err := phases.ParseSectorID(d.Name()); err != nil {
+			continue // no sector: the trial file of a doctor who looks at the same time, say
+		}
 		err := CheckOrigin(p.Share, filepath.Join(p.Share, "cache", d.Name()))
-		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrDeviceChanged) {
-			continue
+		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrDeviceChanged) || errors.Is(err, unix.ESTALE) {
+			continue // p1 left no record, or p6 removes it now, perhaps on another host
 		}
 		looked++
 		if err != nil {

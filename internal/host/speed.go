@@ -1,6 +1,7 @@
 package host
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -32,7 +33,9 @@ type speed struct {
 
 // measure writes a sample below dir and removes it.
 func measure(dir string) (s speed, err error) {
-	path := filepath.Join(dir, fmt.Sprintf(".sealfleet-sample-%d", os.Getpid()))
+	removeOldSamples(dir)
+	// A process id is no name: containers that share the directory have the same ones.
+	path := filepath.Join(dir, samplePrefix+rand.Text())
 	const flags = os.O_CREATE | os.O_RDWR | os.O_EXCL
 	f, err := os.OpenFile(path, flags|unix.O_DIRECT, 0o600)
 	s.direct = err == nil
@@ -74,6 +77,18 @@ func measure(dir string) (s speed, err error) {
 	}
 	s.latency = median(tries)
 	return s, nil
+}
+
+const samplePrefix = ".sealfleet-sample-"
+
+// removeOldSamples removes what helpers left that were killed while they wrote.
+func removeOldSamples(dir string) {
+	list, _ := filepath.Glob(filepath.Join(dir, samplePrefix+"*")) // its only error is a bad pattern; then nothing is found
+	for _, path := range list {
+		if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > time.Hour {
+			_ = os.Remove(path) // it may be another user's
+		}
+	}
 }
 
 // aligned returns a block whose address is a multiple of the page size, as direct I/O asks.

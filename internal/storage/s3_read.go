@@ -45,13 +45,20 @@ func (s *Store) Open(ctx context.Context, name string) (*Object, error) {
 
 // Try writes a small object of the host's own, reads it back and removes it: what p5 will
 // need, asked for before p1.
-func (s *Store) Try(ctx context.Context, hostName string) error {
-	key := s.b.key(".sealfleet-check-" + hostName)
+func (s *Store) Try(ctx context.Context, hostName string) (err error) {
+	// An object for each trial: the rounds and an operator's doctor may try at once.
+	name := ".sealfleet-check-" + hostName + "-" + rand.Text()
+	key := s.b.key(name)
 	data := []byte("sealfleet checks that it can write here: " + rand.Text() + "\n")
 	if _, err := s.b.core.PutObject(ctx, s.b.name, key, bytes.NewReader(data), int64(len(data)), "", "", minio.PutObjectOptions{}); err != nil {
 		return s.fault("write", key, err)
 	}
-	object, err := s.Open(ctx, ".sealfleet-check-"+hostName)
+	defer func() {
+		if removeErr := s.b.core.RemoveObject(ctx, s.b.name, key, minio.RemoveObjectOptions{}); removeErr != nil && err == nil {
+			err = s.fault("remove", key, removeErr)
+		}
+	}()
+	object, err := s.Open(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -61,9 +68,6 @@ func (s *Store) Try(ctx context.Context, hostName string) error {
 	}
 	if !bytes.Equal(got, data) {
 		return s.fault("read back", key, errors.New("it is another object than was written"))
-	}
-	if err := s.b.core.RemoveObject(ctx, s.b.name, key, minio.RemoveObjectOptions{}); err != nil {
-		return s.fault("remove", key, err)
 	}
 	return nil
 }
