@@ -83,11 +83,17 @@ func (h *held) until(what string, is func() bool) {
 func (h *held) open() {
 	h.Helper()
 	h.must(os.WriteFile(h.path("open"), nil, 0o600))
+	h.pass()
+}
+
+// pass lets one p1 go on that stands at the gate, or the next that comes to it.
+func (h *held) pass() {
+	h.Helper()
 	f, err := os.OpenFile(h.path("gate"), os.O_RDWR|unix.O_NONBLOCK, 0)
 	h.must(err)
-	_, err = f.WriteString("go\n")
+	_, err = f.WriteString("\n") // one byte: two readers cannot share it
 	h.must(err)
-	h.Cleanup(func() { f.Close() })
+	h.Cleanup(func() { f.Close() }) // not before: the others would read its end
 }
 
 func (h *held) kill(p *demo.Process) {
