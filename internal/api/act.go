@@ -216,7 +216,7 @@ func (a *API) redoMany(r *http.Request, body []byte) (any, error) {
 			defer func() { <-slots }()
 			item := redone{Sector: id}
 			var err error
-			if known, _ := a.Dispatcher.Known(id); !known {
+			if !a.Dispatcher.Known(id) {
 				err = fmt.Errorf("%w: %s", dispatch.ErrUnknown, id)
 			} else {
 				item.Phase, err = a.redoSector(r, id, b.redo)

@@ -321,6 +321,19 @@ func TestEverythingAnswersAsSpecified(t *testing.T) {
 }
 
 // The old habit: result_status from 2 to 1 has the phase done again, and the log says who.
+// Who submits past this dispatcher, as the CLI does, and asks at once, is not told that there is
+// no such sector because the dispatcher has yet to read of it.
+func TestASectorIsKnownAsSoonAsItIsSubmitted(t *testing.T) {
+	f := newFarm(t, web.Access{})
+	for n := range uint64(50) {
+		_, err := dispatch.Submit(f.ctx, f.bus, group, "me@here", []phases.Spec{{Miner: 1000, Number: n, ProofType: 5}}, nil)
+		must(t, err)
+		if code, body := f.raw(http.MethodGet, "/v1/sectors/"+phases.SectorID(1000, n)+"/why", "", nil); code != http.StatusOK {
+			t.Fatalf("sector %d: %d %s", n, code, body)
+		}
+	}
+}
+
 func TestSettingResultStatusIsAnAuditedRedo(t *testing.T) {
 	f := newFarm(t, web.Access{})
 	f.fail = func(task phases.Task) *phases.Result {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -190,12 +191,17 @@ func (a *API) sectorOf(r *http.Request) (string, error) {
 	case err != nil:
 		return "", failf(http.StatusBadRequest, "bad_sector", "%q is no sector: its numbers are too large", text)
 	}
-	known, near := a.Dispatcher.Known(id)
+	if err := a.Dispatcher.Ready(); err != nil && !a.Dispatcher.Known(id) {
+		return "", failf(http.StatusServiceUnavailable, "starting", "the sector %s is not known yet: %v", id, err)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), seenWithin)
+	defer cancel()
+	known, near, err := a.Dispatcher.Find(ctx, id)
+	if err != nil {
+		return "", failf(http.StatusServiceUnavailable, "starting", "the sector %s is not known yet: this dispatcher has read the log up to %d: %v", id, a.Dispatcher.Position(), err)
+	}
 	if known {
 		return id, nil
-	}
-	if err := a.Dispatcher.Ready(); err != nil {
-		return "", failf(http.StatusServiceUnavailable, "starting", "the sector %s is not known yet: %v", id, err)
 	}
 	f := failf(http.StatusNotFound, "unknown_sector", "no such sector: %s", id)
 	f.Near = near

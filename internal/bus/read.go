@@ -77,6 +77,14 @@ func (b *Bus) Last(ctx context.Context, group, sector string, step phases.Step) 
 	return b.last(ctx, chainFilter(group, sector, step))
 }
 
+// LastOf reads a sector's last event, in whatever group, nil if there is none. Hosts may not.
+func (b *Bus) LastOf(ctx context.Context, sector string) (*phases.Event, error) {
+	if !isToken(sector) {
+		return nil, fmt.Errorf("%q is not a sector", sector)
+	}
+	return b.last(ctx, sectorFilter(sector))
+}
+
 // LastBy reads the last event that one actor wrote on a chain, nil if there is none. It
 // serves a reader that cannot fold the whole chain: what somebody else wrote behind it, who
 // had no right to, does not come between. host may be any dispatcher's name for all of

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +35,7 @@ type board struct {
 
 	heldMu sync.Mutex
 	heldAt time.Time
-	held   map[string]HeldBack
+	held   holds
 
 	live atomic.Bool // what is taken happens now; before, it is history
 
@@ -120,6 +121,19 @@ func (b *board) all() []*sector {
 		all = append(all, s)
 	}
 	return all
+}
+
+// states are those of all sectors that have not ended; each is valid until the next.
+func (b *board) states() iter.Seq[*phases.Sector] {
+	return func(yield func(*phases.Sector) bool) {
+		var state phases.Sector
+		var gone bool
+		for _, s := range b.all() {
+			if state, _, gone = s.view(); !gone && !yield(&state) {
+				return
+			}
+		}
+	}
 }
 
 // take folds one event. Events come in the order of the log, from one goroutine.

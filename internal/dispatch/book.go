@@ -3,6 +3,7 @@ package dispatch
 import (
 	"cmp"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -158,6 +159,13 @@ func (r *record) current(p phases.Policy, now time.Time) *bookLine {
 // scan calls f for every sector, in the order of miner and number.
 func (b *book) scan(p phases.Policy, now time.Time, f func(*record, *bookLine)) {
 	for _, r := range b.inOrder() {
+		f(r, r.current(p, now))
+	}
+}
+
+// scanBack is scan from the last sector to the first.
+func (b *book) scanBack(p phases.Policy, now time.Time, f func(*record, *bookLine)) {
+	for _, r := range slices.Backward(b.inOrder()) {
 		f(r, r.current(p, now))
 	}
 }

@@ -2,9 +2,9 @@ package dispatch
 
 import (
 	"container/list"
-	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"sealfleet/internal/phases"
 )
@@ -27,29 +27,6 @@ import (
 // before, aftercare does. A sector that is parked stays in flight, because its files stay:
 // a group full of them waits for its operator, and says so.
 
-// HeldBack says that a group's new sectors are not started, and why.
-type HeldBack struct {
-	Group    string      `json:"group"`
-	Limit    int         `json:"limit"`     // Options.HoldP1
-	InFlight int         `json:"in_flight"` // sectors from p1's issue until p6 is done
-	Held     int         `json:"held"`      // submitted sectors that may not start yet
-	Behind   phases.Step `json:"behind"`    // the step that most of those in flight are at
-	At       int         `json:"at"`        // how many are
-	Parked   int         `json:"parked"`    // of those in flight, wait for an operator
-}
-
-// String is the reason as lists show it.
-func (h HeldBack) String() string {
-	s := fmt.Sprintf("held: %d sectors of %s wait for %s (%d of at most %d are between p1 and p6", h.At, h.Group, h.Behind, h.InFlight, h.Limit)
-	if h.At == 1 {
-		s = fmt.Sprintf("held: 1 sector of %s waits for %s (%d of at most %d are between p1 and p6", h.Group, h.Behind, h.InFlight, h.Limit)
-	}
-	if h.Parked > 0 {
-		s += fmt.Sprintf(", %d of them parked", h.Parked)
-	}
-	return s + ")"
-}
-
 // inFlight tells whether a sector has files on its group's disks, as far as the log knows.
 func inFlight(s *phases.Sector) bool {
 	return s.Ended().IsZero() && s.Step(phases.P1).IssuedID != "" && s.Step(phases.P6).Status != phases.StatusDone
@@ -70,17 +47,20 @@ type flows struct {
 
 	mu     sync.Mutex
 	groups map[string]*flow
+	order  uint64 // of who came last to the end of a queue
 }
 
 type flow struct {
-	inFlight int
-	queue    *list.List // of *sector
+	flying map[*sector]struct{} // in flight
+	queue  *list.List           // of *sector
 }
 
 // place is where a sector stands in its group's flow; guarded by flows.mu.
 type place struct {
 	inFlight bool
 	queued   *list.Element // nil: not in the queue
+	// order grows along the queue; 0: not in the queue. It is read without the lock.
+	order atomic.Uint64
 }
 
 func newFlows(limit int) *flows { return &flows{limit: limit, groups: map[string]*flow{}} }
@@ -100,26 +80,28 @@ func (f *flows) take(s *sector, state *phases.Sector) (freed bool) {
 	}
 	g := f.groups[state.Group]
 	if g == nil {
-		g = &flow{queue: list.New()}
+		g = &flow{flying: map[*sector]struct{}{}, queue: list.New()}
 		f.groups[state.Group] = g
 	}
 	started := flying && !p.inFlight
 	if p.inFlight != flying {
 		p.inFlight = flying
-		g.inFlight--
+		delete(g.flying, s)
 		if flying {
-			g.inFlight += 2
+			g.flying[s] = struct{}{}
 		}
 	}
 	switch {
 	case waiting && p.queued == nil:
 		p.queued = g.queue.PushBack(s)
+		f.last(s)
 		return false // its own event starts it
 	case !waiting && p.queued != nil:
 		g.queue.Remove(p.queued)
 		p.queued = nil
+		p.order.Store(0)
 	}
-	return !started && g.queue.Len() > 0 && g.inFlight < f.limit
+	return !started && g.queue.Len() > 0 && len(g.flying) < f.limit
 }
 
 // may tells whether a sector that was never started may start. One that the follower
@@ -134,7 +116,7 @@ func (f *flows) may(s *sector, group string) bool {
 	if g == nil || s.place.queued == nil {
 		return true
 	}
-	free := f.limit - g.inFlight
+	free := f.limit - len(g.flying)
 	if free >= g.queue.Len() {
 		return true
 	}
@@ -156,7 +138,7 @@ func (f *flows) next(group string) []*sector {
 		return nil
 	}
 	var all []*sector
-	free := f.limit - g.inFlight
+	free := f.limit - len(g.flying)
 	for e := g.queue.Front(); e != nil && free > 0; e = e.Next() {
 		all = append(all, e.Value.(*sector))
 		free--
@@ -171,19 +153,14 @@ func (f *flows) back(s *sector, group string) {
 	defer f.mu.Unlock()
 	if g := f.groups[group]; g != nil && s.place.queued != nil {
 		g.queue.MoveToBack(s.place.queued)
+		f.last(s)
 	}
 }
 
-// anyHeld tells whether a sector of any group may not start yet.
-func (f *flows) anyHeld() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, g := range f.groups {
-		if g.queue.Len() > max(f.limit-g.inFlight, 0) {
-			return true
-		}
-	}
-	return false
+// last notes that a sector is at the end of its queue now.
+func (f *flows) last(s *sector) {
+	f.order++
+	s.place.order.Store(f.order)
 }
 
 // held is how many sectors of a group may not start yet.
@@ -194,71 +171,5 @@ func (f *flows) held(group string) int {
 	if f.limit == 0 || g == nil {
 		return 0
 	}
-	return max(g.queue.Len()-max(f.limit-g.inFlight, 0), 0)
-}
-
-// HeldSectors finds the sectors that are held back among all, which are in the order of their
-// submission, by their ids.
-func HeldSectors(all []*phases.Sector, p phases.Policy, limit int) map[string]HeldBack {
-	held := map[string]HeldBack{}
-	if limit == 0 {
-		return held
-	}
-	type tally struct {
-		h     HeldBack
-		at    map[phases.Step]int
-		queue []string
-	}
-	groups := map[string]*tally{}
-	for _, s := range all {
-		g := groups[s.Group]
-		if g == nil {
-			g = &tally{h: HeldBack{Group: s.Group, Limit: limit}, at: map[phases.Step]int{}}
-			groups[s.Group] = g
-		}
-		switch {
-		case inFlight(s):
-			g.h.InFlight++
-			g.at[isAt(s)]++
-			if s.Status(p) == phases.StatusParked {
-				g.h.Parked++
-			}
-		case startable(s):
-			g.queue = append(g.queue, s.ID)
-		}
-	}
-	for _, g := range groups {
-		free := max(limit-g.h.InFlight, 0)
-		if len(g.queue) <= free {
-			continue
-		}
-		g.h.Held = len(g.queue) - free
-		g.at[phases.P1] += free               // they are being started
-		for _, step := range phases.Steps() { // of two that are equal, the later one is nearer to p6
-			if n := g.at[step]; n > 0 && n >= g.h.At {
-				g.h.Behind, g.h.At = step, n
-			}
-		}
-		for _, id := range g.queue[free:] {
-			held[id] = g.h
-		}
-	}
-	return held
-}
-
-// isAt is the last step that a sector in flight is at.
-func isAt(s *phases.Sector) phases.Step {
-	steps := phases.Steps()
-	for _, step := range slices.Backward(steps) {
-		switch s.Step(step).Status {
-		case phases.StatusIssued, phases.StatusRunning, phases.StatusFailed:
-			return step
-		}
-	}
-	for _, step := range steps {
-		if s.Step(step).Status != phases.StatusDone {
-			return step
-		}
-	}
-	return phases.P6
+	return max(g.queue.Len()-max(f.limit-len(g.flying), 0), 0)
 }

@@ -326,6 +326,14 @@ func TestFlowsAgreeWithHeldSectors(t *testing.T) {
 		if got := board.flows.held(group); got != len(held) {
 			t.Fatalf("after sequence %d the board holds %d, the list %d", e.Seq, got, len(held))
 		}
+		now := board.heldWithin(0)
+		for _, s := range all {
+			r := board.book.get(s.ID)
+			got := now.of(r, group)
+			if want, is := held[s.ID]; (got != nil) != is || is && got.HeldBack != want {
+				t.Fatalf("after sequence %d the board says of %s %+v, the list %+v", e.Seq, s.ID, got, want)
+			}
+		}
 		for _, s := range board.flows.next(group) {
 			if _, is := held[s.id]; is {
 				t.Fatalf("after sequence %d the board would start %s, the list has it held", e.Seq, s.id)

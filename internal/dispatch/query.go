@@ -87,15 +87,27 @@ func (k *keyed[T]) Pop() any {
 
 // show offers an item.
 func (p *pager[T]) show(key Key, item T) {
+	if p.wants(key) {
+		p.keep(key, item)
+	}
+}
+
+// wants counts an item, and tells whether it is to be kept, as far as is known now.
+func (p *pager[T]) wants(key Key) bool {
 	p.total++
 	if p.after != nil && p.kept.sign*key.compare(*p.after) <= 0 {
-		return
+		return false
 	}
+	if len(p.kept.keys) < p.limit {
+		return true
+	}
+	p.more = true
+	return p.kept.sign*key.compare(p.kept.keys[0]) < 0
+}
+
+// keep takes an item that is wanted.
+func (p *pager[T]) keep(key Key, item T) {
 	if len(p.kept.keys) == p.limit {
-		p.more = true
-		if p.kept.sign*key.compare(p.kept.keys[0]) >= 0 {
-			return
-		}
 		p.kept.keys[0], p.kept.items[0] = key, item
 		heap.Fix(&p.kept, 0)
 		return
@@ -152,18 +164,6 @@ func (q *Query) has(r *Row, line *bookLine) bool {
 	return q.Text == "" || strings.Contains(line.words(), q.Text)
 }
 
-// withHold returns the row, marked if the sector is held back.
-func withHold(r *Row, held map[string]HeldBack) *Row {
-	h, is := held[r.Sector]
-	if !is {
-		return r
-	}
-	marked := *r
-	marked.Now = slices.Clone(r.Now)
-	marked.Hold(h)
-	return &marked
-}
-
 // Sectors lists sectors, ended ones too.
 func (d *Dispatcher) Sectors(q Query) Page[Row] {
 	b, now := d.board, d.bus.Now()
@@ -171,9 +171,21 @@ func (d *Dispatcher) Sectors(q Query) Page[Row] {
 	sort, backward := strings.CutPrefix(q.Sort, "-")
 	q.Text = strings.ToLower(q.Text)
 	p := newPager[*Row](q.Limit, q.After, backward)
-	b.book.scan(b.policy, now, func(r *record, line *bookLine) {
-		if row := withHold(&line.row, held); q.has(row, line) {
-			p.show(Key{rankOf(sort, row), r.miner, r.number, 0}, row)
+	scan := b.book.scan
+	if backward && sort == "number" {
+		scan = b.book.scanBack // the other way each one would be better than all before
+	}
+	var marked Row
+	scan(b.policy, now, func(r *record, line *bookLine) {
+		row, isHeld := held.mark(r, &line.row, &marked)
+		if !q.has(row, line) {
+			return
+		}
+		if key := (Key{rankOf(sort, row), r.miner, r.number, 0}); p.wants(key) {
+			if isHeld {
+				row = row.clone()
+			}
+			p.keep(key, row)
 		}
 	})
 	pointers := page(p, now, seq)

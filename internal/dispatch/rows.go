@@ -77,11 +77,19 @@ func RowOf(s *phases.Sector, p phases.Policy, at time.Time) Row {
 }
 
 // Hold marks the row of a sector that is held back.
-func (r *Row) Hold(h HeldBack) {
-	r.Now = append(r.Now, Now{Phase: phases.P1, State: NowHeld, Since: r.SubmittedAt, Note: h.String()})
+func (r *Row) Hold(h HeldBack) { r.hold(h.String()) }
+
+func (r *Row) hold(why string) {
+	r.Now = append(r.Now, Now{Phase: phases.P1, State: NowHeld, Since: r.SubmittedAt, Note: why})
 	if r.Reason == "" {
-		r.Reason = h.String()
+		r.Reason = why
 	}
+}
+
+func (r *Row) clone() *Row {
+	c := *r
+	c.Now = slices.Clone(r.Now)
+	return &c
 }
 
 func nowOf(t phases.StepState, p phases.Policy, at time.Time) (Now, bool) {

@@ -140,7 +140,8 @@ func (d *Dispatcher) countFarm() *FarmView {
 	for _, g := range d.Groups {
 		groups[g] = newGroupView(g, d.HoldP1)
 	}
-	b.book.scan(b.policy, now, func(_ *record, line *bookLine) {
+	var marked Row
+	b.book.scan(b.policy, now, func(r *record, line *bookLine) {
 		row := &line.row
 		g := groups[row.Group]
 		if g == nil {
@@ -166,7 +167,7 @@ func (d *Dispatcher) countFarm() *FarmView {
 			}
 			return
 		}
-		row = withHold(row, held)
+		row, _ = held.mark(r, row, &marked)
 		for _, n := range row.Now {
 			g.Phases[stepIndex(n.Phase)].add(n, now)
 		}
@@ -222,37 +223,6 @@ func newFlowOf() []PhaseFlow {
 	return flow
 }
 
-// heldNow are the sectors that are held back. It is worked out anew once a second at most:
-// it needs all open sectors, in the order of their submission.
-func (b *board) heldNow() map[string]HeldBack { return b.heldWithin(time.Second) }
-
-// heldWithin is the same, as of at most so long ago.
-func (b *board) heldWithin(age time.Duration) map[string]HeldBack {
-	b.heldMu.Lock()
-	defer b.heldMu.Unlock()
-	if b.flows.limit == 0 {
-		return nil
-	}
-	if time.Since(b.heldAt) < age {
-		return b.held
-	}
-	b.heldAt, b.held = time.Now(), nil
-	if !b.flows.anyHeld() {
-		return nil
-	}
-	var open []*phases.Sector
-	for _, s := range b.all() {
-		if state, _, gone := s.view(); !gone {
-			open = append(open, &state)
-		}
-	}
-	slices.SortFunc(open, func(x, y *phases.Sector) int {
-		return int(x.SubmittedSeq()) - int(y.SubmittedSeq())
-	})
-	b.held = HeldSectors(open, b.policy, b.flows.limit)
-	return b.held
-}
-
 // Backlog is the advice for every phase of every group.
 func (d *Dispatcher) Backlog() []Advice { return d.board.backlog(d.bus.Now()) }
 
@@ -261,12 +231,23 @@ func (d *Dispatcher) Stats(only func(phases.Step) bool) []PhaseStats {
 	return d.board.pulses.stats(d.Metrics.hosts.model, only)
 }
 
-// Known tells whether a sector was ever submitted, and else which look alike.
-func (d *Dispatcher) Known(id string) (known bool, near []string) {
-	if d.board.book.get(id) != nil {
-		return true, nil
+// Known tells whether a sector was ever submitted, as far as this dispatcher has read.
+func (d *Dispatcher) Known(id string) bool { return d.board.book.get(id) != nil }
+
+// Find tells whether a sector was ever submitted, and else which look alike. It may just have
+// been: what the log has of it is waited for. An error says that this dispatcher is behind.
+func (d *Dispatcher) Find(ctx context.Context, id string) (known bool, near []string, err error) {
+	if d.Known(id) {
+		return true, nil, nil
 	}
-	return false, Near(id, d.board.book.ids())
+	last, err := d.bus.LastOf(ctx, id)
+	if err == nil && last != nil {
+		err = d.Await(ctx, last.Seq)
+	}
+	if err != nil || d.Known(id) {
+		return err == nil, nil, err
+	}
+	return false, Near(id, d.board.book.ids()), nil
 }
 
 // Load reads a sector with its events; the error wraps ErrUnknown if there is none.
@@ -281,17 +262,16 @@ func (d *Dispatcher) Why(ctx context.Context, id string) (*Reasons, error) {
 		return nil, fmt.Errorf("%w: %s", ErrUnknown, id)
 	}
 	now := d.bus.Now()
-	f := &farm{policy: d.Policy, board: d.board, held: d.board.heldWithin(0), now: now}
+	f := &farm{policy: d.Policy, board: d.board, now: now}
 	s := r.s.Load()
 	if s == nil {
 		return &Reasons{Row: r.current(d.Policy, now).row, Waits: []Wait{}}, nil
 	}
 	mine, _, _ := s.view()
-	for _, other := range d.board.all() {
-		if state, _, gone := other.view(); !gone && state.Group == mine.Group {
-			f.all = append(f.all, &state)
-		}
+	if h := d.board.heldWithin(0).of(r, mine.Group); h != nil {
+		f.held, f.isHeld = h.HeldBack, true
 	}
+	f.all = d.board.states()
 	reasons, err := f.reasons(ctx, d.bus, &mine)
 	if err != nil {
 		return nil, err
@@ -334,7 +314,8 @@ func (d *Dispatcher) Row(id string) (Row, bool) {
 		return Row{}, false
 	}
 	now := d.bus.Now()
-	return *withHold(&r.current(d.Policy, now).row, d.board.heldNow()), true
+	row, _ := d.board.heldNow().mark(r, &r.current(d.Policy, now).row, &Row{})
+	return *row, true
 }
 
 // Await waits until this dispatcher has read the log up to a sequence.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -41,40 +42,35 @@ type Reasons struct {
 // farm is what is to be known of all sectors to say why one waits.
 type farm struct {
 	policy phases.Policy
-	all    []*phases.Sector // in the order of their submission
+	all    iter.Seq[*phases.Sector] // each valid until the next
 	board  *board
-	held   map[string]HeldBack
 	now    time.Time
-}
-
-func readFarm(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int) (*farm, error) {
-	f := &farm{policy: p, board: newBoard(p, holdP1, 0)}
-	var err error
-	if f.all, err = readAll(ctx, b, func(e phases.Event) { f.board.take(e) }); err != nil {
-		return nil, err
-	}
-	f.held, f.now = HeldSectors(f.all, p, holdP1), b.Now()
-	return f, nil
+	// What holds back the sector that is asked about, if it is held.
+	held   HeldBack
+	isHeld bool
 }
 
 // Why says what exactly a sector waits for. holdP1 is what the dispatchers have for
 // Options.HoldP1.
 func Why(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int, id string) (*Reasons, error) {
-	f, err := readFarm(ctx, b, p, holdP1)
+	f := &farm{policy: p, board: newBoard(p, holdP1, 0)}
+	all, err := readAll(ctx, b, func(e phases.Event) { f.board.take(e) })
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(f.all, func(s *phases.Sector) bool { return s.ID == id })
+	f.all, f.now = slices.Values(all), b.Now()
+	i := slices.IndexFunc(all, func(s *phases.Sector) bool { return s.ID == id })
 	if i < 0 {
 		return nil, fmt.Errorf("%w: %s", ErrUnknown, id)
 	}
-	return f.reasons(ctx, b, f.all[i])
+	f.held, f.isHeld = HeldSectors(all, p, holdP1)[id]
+	return f.reasons(ctx, b, all[i])
 }
 
 func (f *farm) reasons(ctx context.Context, b *bus.Bus, s *phases.Sector) (*Reasons, error) {
 	r := &Reasons{Row: RowOf(s, f.policy, f.now), Waits: f.waits(s)}
-	if h, is := f.held[s.ID]; is {
-		r.Hold(h)
+	if f.isHeld {
+		r.Hold(f.held)
 	}
 	for i := range r.Waits {
 		w := &r.Waits[i]
@@ -99,7 +95,7 @@ func (f *farm) reasons(ctx context.Context, b *bus.Bus, s *phases.Sector) (*Reas
 // ahead counts the unclaimed tasks of a phase that are more urgent than a sector's.
 func (f *farm) ahead(s *phases.Sector, step phases.Step) (n int) {
 	mine := &issue{deadline: urgencyOf(s, step), seq: s.Step(step).IssuedSeq}
-	for _, other := range f.all {
+	for other := range f.all {
 		t := other.Step(step)
 		if other.Group == s.Group && t.Status == phases.StatusIssued && moreUrgent(&issue{deadline: urgencyOf(other, step), seq: t.IssuedSeq}, mine) {
 			n++
@@ -133,7 +129,7 @@ func (f *farm) waits(s *phases.Sector) []Wait {
 	if s.Paused() {
 		waits = append(waits, Wait{Phase: phases.SectorEnd, State: NowPaused, Why: "an operator paused the sector: " + s.PauseReason, Mend: "dispatcher resume " + s.ID + " --reason …"})
 	}
-	if h, is := f.held[s.ID]; is {
+	if h := f.held; f.isHeld {
 		return append(waits, Wait{
 			Phase: phases.P1, State: NowHeld, Since: s.Submitted(), Why: h.String(),
 			Mend: fmt.Sprintf("none if %s gets on; dispatcher backlog says which phase needs more slots; a higher BACKLOG_P1_HOLD lets more in if there is disk for it", h.Behind),
@@ -188,7 +184,7 @@ func (f *farm) waiting(s *phases.Sector, w *Wait) {
 	t := Traffic{Group: s.Group, Phase: w.Phase}
 	f.board.meters.fill(&t, f.now)
 	before, busy := 0, map[string]int{}
-	for _, other := range f.all {
+	for other := range f.all {
 		if other.Group != s.Group || other.ID == s.ID {
 			continue
 		}
@@ -255,7 +251,7 @@ func due(s *phases.Sector, a phases.Action) Wait {
 // took lists how long a step of a group took in all sectors that are remembered, sorted.
 func (f *farm) took(group string, step phases.Step) []time.Duration {
 	var all []time.Duration
-	for _, s := range f.all {
+	for s := range f.all {
 		t := s.Step(step)
 		from := t.ClaimedAt
 		if step.IsGate() {
