@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -240,15 +241,8 @@ func (p *partial) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i := had; i < p.list.of.chunks(); i++ {
-		sum, err := p.copy(ctx, i)
-		if err != nil {
-			return err
-		}
-		if err := p.list.add(sum); err != nil {
-			return err
-		}
-		p.writeBehind(i)
+	if err := p.copyFrom(ctx, had); err != nil {
+		return err
 	}
 	if err := p.out.Truncate(p.list.of.Size); err != nil {
 		return err
@@ -307,7 +301,7 @@ func (p *partial) resume(ctx context.Context) (int, error) {
 			continue
 		}
 		redone++
-		if p.list.sums[i], err = p.copy(ctx, i); err != nil {
+		if p.list.sums[i], err = p.copy(ctx, i, pump); err != nil {
 			return 0, err
 		}
 		if err := errors.Join(p.list.rewrite(), p.settle(), p.whole.(encoding.BinaryUnmarshaler).UnmarshalBinary(before)); err != nil {
@@ -328,11 +322,59 @@ func (p *partial) resume(ctx context.Context) (int, error) {
 	return had, nil
 }
 
+// copyFrom copies all chunks from one on, and lists their hashes in order. Where there is no limit
+// some are copied at once, each by one core from its reading to its writing: that costs less than
+// to hand every piece from core to core, as one chunk alone does to be quick.
+func (p *partial) copyFrom(ctx context.Context, next int) error {
+	type result struct {
+		sum [sha256.Size]byte
+		err error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	var begun []chan result // in order
+	chunks := p.list.of.chunks()
+	for i := next; i < chunks; i++ {
+		width := 1
+		if p.Limit.Rate() == 0 {
+			width = atOnce
+		}
+		for next < chunks && len(begun) < width {
+			one, of := make(chan result, 1), next
+			begun, next = append(begun, one), next+1
+			through := pump
+			if width > 1 {
+				through = carry
+			}
+			running.Go(func() {
+				sum, err := p.copy(ctx, of, through)
+				one <- result{sum, err}
+			})
+		}
+		r := <-begun[0]
+		begun = begun[1:]
+		if r.err != nil {
+			return r.err
+		}
+		if err := p.list.add(r.sum); err != nil {
+			return err
+		}
+		p.writeBehind(i)
+	}
+	return nil
+}
+
+// atOnce is how many chunks of an unlimited copy are under way: more than it takes to keep two cores
+// busy, because each waits for a disk now and then. Measured: docs/benchmarks.md.
+const atOnce = 4
+
 // copy copies one chunk and returns the hash of what was read from the source.
-func (p *partial) copy(ctx context.Context, i int) (sum [sha256.Size]byte, err error) {
+func (p *partial) copy(ctx context.Context, i int, through mover) (sum [sha256.Size]byte, err error) {
 	off, n := p.list.of.span(i)
 	to := io.NewOffsetWriter(p.out, off)
-	sum, got, err := pump(ctx, p.Limit.Reader(ctx, io.NewSectionReader(p.in, off, n)), func(b []byte) error {
+	sum, got, err := through(ctx, p.Limit.Reader(ctx, io.NewSectionReader(p.in, off, n)), func(b []byte) error {
 		if _, err := to.Write(b); err != nil {
 			return err
 		}
@@ -413,6 +455,7 @@ func (p *partial) corrupt(i int, got [sha256.Size]byte) error {
 }
 
 type counter struct {
+	mu    sync.Mutex
 	done  map[string]int64
 	total int64
 	tell  func(step string, done, total int64)
@@ -422,6 +465,8 @@ func (c *counter) add(step string, n int) {
 	if c.tell == nil {
 		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.done == nil {
 		c.done = map[string]int64{}
 	}

@@ -22,6 +22,32 @@ type buffer struct {
 	in   atomic.Int32 // stages that still use it
 }
 
+// mover takes all of r to sink, and returns its hash and size.
+type mover func(ctx context.Context, r io.Reader, sink func(b []byte) error) (sum [sha256.Size]byte, size int64, err error)
+
+// carry reads all of r, hashes it, and has sink deal with it, one after the other.
+func carry(ctx context.Context, r io.Reader, sink func(b []byte) error) (sum [sha256.Size]byte, size int64, err error) {
+	b := buffers.Get().(*buffer)
+	defer buffers.Put(b)
+	h := sha256.New()
+	for {
+		if err := ctx.Err(); err != nil {
+			return sum, size, err
+		}
+		n, err := io.ReadFull(r, b.data)
+		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return sum, size, err
+		}
+		h.Write(b.data[:n])
+		if sinkErr := sink(b.data[:n]); sinkErr != nil {
+			return sum, size, sinkErr
+		}
+		if size += int64(n); err != nil { // the end
+			return [sha256.Size]byte(h.Sum(nil)), size, nil
+		}
+	}
+}
+
 // pump reads all of r, hashes it, and has sink, in this goroutine, deal with it, all three
 // beside each other: a copy takes the time of the slowest and not of their sum. sink must
 // not keep b.
