@@ -272,7 +272,7 @@ func TestKeys(t *testing.T) {
 	b.press("\r")
 	b.until("Enter opens it", `location.hash === "#/sectors/s-t01000-2" && document.querySelector(".sechead h1").innerText.includes("s-t01000-2")`)
 	b.press("u")
-	b.until("u goes up", `location.hash === "#/sectors"`)
+	b.until("u goes up", `location.hash === "#/sectors" && document.querySelectorAll(".rows .row").length === 3`)
 	b.press("/")
 	b.until("/ goes to the search", `document.activeElement.classList.contains("search")`)
 	b.press("t")
