@@ -320,7 +320,6 @@ func TestEverythingAnswersAsSpecified(t *testing.T) {
 	}
 }
 
-// The old habit: result_status from 2 to 1 has the phase done again, and the log says who.
 // Who submits past this dispatcher, as the CLI does, and asks at once, is not told that there is
 // no such sector because the dispatcher has yet to read of it.
 func TestASectorIsKnownAsSoonAsItIsSubmitted(t *testing.T) {
@@ -334,6 +333,7 @@ func TestASectorIsKnownAsSoonAsItIsSubmitted(t *testing.T) {
 	}
 }
 
+// The old habit: result_status from 2 to 1 has the phase done again, and the log says who.
 func TestSettingResultStatusIsAnAuditedRedo(t *testing.T) {
 	f := newFarm(t, web.Access{})
 	f.fail = func(task phases.Task) *phases.Result {

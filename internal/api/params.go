@@ -191,7 +191,10 @@ func (a *API) sectorOf(r *http.Request) (string, error) {
 	case err != nil:
 		return "", failf(http.StatusBadRequest, "bad_sector", "%q is no sector: its numbers are too large", text)
 	}
-	if err := a.Dispatcher.Ready(); err != nil && !a.Dispatcher.Known(id) {
+	if a.Dispatcher.Known(id) {
+		return id, nil
+	}
+	if err := a.Dispatcher.Ready(); err != nil {
 		return "", failf(http.StatusServiceUnavailable, "starting", "the sector %s is not known yet: %v", id, err)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), seenWithin)

@@ -21,13 +21,17 @@ import (
 	"sealfleet/internal/storage/storagetest"
 )
 
+func objectNode(endpoint string) Node {
+	return Node{Name: "far", Dir: "s3://sectors/f01000", S3: storage.S3Options{Endpoint: endpoint, Region: storagetest.Region}}
+}
+
 // objectStore is a real S3 server in this process, with an empty bucket. spoil changes
 // a bit of an object.
 func objectStore(t *testing.T) (node Node, spoil func(name string, bit int), remove func(name string), requests *atomic.Int64) {
 	t.Helper()
 	requests = &atomic.Int64{}
 	endpoint, client := storagetest.S3(t, func() { requests.Add(1) })
-	node = Node{Name: "far", Dir: "s3://sectors/f01000", S3: storage.S3Options{Endpoint: endpoint, Region: storagetest.Region}}
+	node = objectNode(endpoint)
 	spoil = func(name string, bit int) {
 		t.Helper()
 		body, _, _, err := client.GetObject(t.Context(), "sectors", "f01000/"+name, minio.GetObjectOptions{})
@@ -116,7 +120,7 @@ func TestScheduledAuditTakesObjectStores(t *testing.T) {
 func TestDoctorTriesObjectStores(t *testing.T) {
 	var requests atomic.Int64
 	endpoint, client := storagetest.S3(t, func() { requests.Add(1) })
-	node := Node{Name: "far", Dir: "s3://sectors/f01000", S3: storage.S3Options{Endpoint: endpoint, Region: storagetest.Region}}
+	node := objectNode(endpoint)
 	look := func(n Node, limit time.Duration) host.Report {
 		t.Helper()
 		cfg := Config{HostName: "h1", Engine: EngineBuiltin, Workers: Workers{{Num: 1, Phases: []phases.Step{phases.P5}}}, Nodes: Nodes{n}, LocalDir: t.TempDir()}

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"container/list"
+	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -57,8 +58,7 @@ type flow struct {
 
 // place is where a sector stands in its group's flow; guarded by flows.mu.
 type place struct {
-	inFlight bool
-	queued   *list.Element // nil: not in the queue
+	queued *list.Element // nil: not in the queue
 	// order grows along the queue; 0: not in the queue. It is read without the lock.
 	order atomic.Uint64
 }
@@ -74,22 +74,21 @@ func (f *flows) take(s *sector, state *phases.Sector) (freed bool) {
 	flying, waiting := inFlight(state), startable(state)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := &s.place
-	if p.inFlight == flying && (p.queued != nil) == waiting {
-		return false
-	}
 	g := f.groups[state.Group]
 	if g == nil {
 		g = &flow{flying: map[*sector]struct{}{}, queue: list.New()}
 		f.groups[state.Group] = g
 	}
-	started := flying && !p.inFlight
-	if p.inFlight != flying {
-		p.inFlight = flying
+	p := &s.place
+	_, flew := g.flying[s]
+	if flew == flying && (p.queued != nil) == waiting {
+		return false
+	}
+	started := flying && !flew
+	if flying {
+		g.flying[s] = struct{}{}
+	} else {
 		delete(g.flying, s)
-		if flying {
-			g.flying[s] = struct{}{}
-		}
 	}
 	switch {
 	case waiting && p.queued == nil:
@@ -116,17 +115,28 @@ func (f *flows) may(s *sector, group string) bool {
 	if g == nil || s.place.queued == nil {
 		return true
 	}
-	free := f.limit - len(g.flying)
-	if free >= g.queue.Len() {
-		return true
-	}
-	for e := g.queue.Front(); e != nil && free > 0; e = e.Next() {
-		if e.Value == s {
-			return true
+	return g.queue.Len() <= g.free(f.limit) || s.place.order.Load() <= g.mayUpTo(f.limit)
+}
+
+// free is how many more may be in flight.
+func (g *flow) free(limit int) int { return max(limit-len(g.flying), 0) }
+
+// first are the sectors that may start, from the head of the queue.
+func (g *flow) first(limit int) iter.Seq[*sector] {
+	return func(yield func(*sector) bool) {
+		free := g.free(limit)
+		for e := g.queue.Front(); e != nil && free > 0 && yield(e.Value.(*sector)); e = e.Next() {
+			free--
 		}
-		free--
 	}
-	return false
+}
+
+// mayUpTo is the place.order of the last one that may start, 0 if none may.
+func (g *flow) mayUpTo(limit int) (order uint64) {
+	for s := range g.first(limit) {
+		order = s.place.order.Load()
+	}
+	return order
 }
 
 // next lists the sectors of a group that were not started and may be now.
@@ -137,13 +147,7 @@ func (f *flows) next(group string) []*sector {
 	if f.limit == 0 || g == nil {
 		return nil
 	}
-	var all []*sector
-	free := f.limit - len(g.flying)
-	for e := g.queue.Front(); e != nil && free > 0; e = e.Next() {
-		all = append(all, e.Value.(*sector))
-		free--
-	}
-	return all
+	return slices.Collect(g.first(f.limit))
 }
 
 // back moves a sector that cannot start to the end of the queue, so that it does not
@@ -171,5 +175,5 @@ func (f *flows) held(group string) int {
 	if f.limit == 0 || g == nil {
 		return 0
 	}
-	return max(g.queue.Len()-max(f.limit-len(g.flying), 0), 0)
+	return max(g.queue.Len()-g.free(f.limit), 0)
 }

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -182,19 +183,9 @@ func (f *flows) queues() map[string]queued {
 	defer f.mu.Unlock()
 	all := map[string]queued{}
 	for group, g := range f.groups {
-		free := max(f.limit-len(g.flying), 0)
-		if g.queue.Len() <= free {
-			continue
+		if g.queue.Len() > g.free(f.limit) {
+			all[group] = queued{slices.Collect(maps.Keys(g.flying)), g.queue.Len(), g.mayUpTo(f.limit)}
 		}
-		q := queued{queued: g.queue.Len()}
-		for e := g.queue.Front(); free > 0; e = e.Next() {
-			q.beyond = e.Value.(*sector).place.order.Load()
-			free--
-		}
-		for s := range g.flying {
-			q.flying = append(q.flying, s)
-		}
-		all[group] = q
 	}
 	return all
 }

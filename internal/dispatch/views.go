@@ -269,7 +269,7 @@ func (d *Dispatcher) Why(ctx context.Context, id string) (*Reasons, error) {
 	}
 	mine, _, _ := s.view()
 	if h := d.board.heldWithin(0).of(r, mine.Group); h != nil {
-		f.held, f.isHeld = h.HeldBack, true
+		f.held = &h.HeldBack
 	}
 	f.all = d.board.states()
 	reasons, err := f.reasons(ctx, d.bus, &mine)

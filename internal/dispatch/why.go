@@ -45,9 +45,7 @@ type farm struct {
 	all    iter.Seq[*phases.Sector] // each valid until the next
 	board  *board
 	now    time.Time
-	// What holds back the sector that is asked about, if it is held.
-	held   HeldBack
-	isHeld bool
+	held   *HeldBack // what holds back the sector that is asked about; nil: nothing
 }
 
 // Why says what exactly a sector waits for. holdP1 is what the dispatchers have for
@@ -63,14 +61,16 @@ func Why(ctx context.Context, b *bus.Bus, p phases.Policy, holdP1 int, id string
 	if i < 0 {
 		return nil, fmt.Errorf("%w: %s", ErrUnknown, id)
 	}
-	f.held, f.isHeld = HeldSectors(all, p, holdP1)[id]
+	if h, is := HeldSectors(all, p, holdP1)[id]; is {
+		f.held = &h
+	}
 	return f.reasons(ctx, b, all[i])
 }
 
 func (f *farm) reasons(ctx context.Context, b *bus.Bus, s *phases.Sector) (*Reasons, error) {
 	r := &Reasons{Row: RowOf(s, f.policy, f.now), Waits: f.waits(s)}
-	if f.isHeld {
-		r.Hold(f.held)
+	if f.held != nil {
+		r.Hold(*f.held)
 	}
 	for i := range r.Waits {
 		w := &r.Waits[i]
@@ -129,7 +129,7 @@ func (f *farm) waits(s *phases.Sector) []Wait {
 	if s.Paused() {
 		waits = append(waits, Wait{Phase: phases.SectorEnd, State: NowPaused, Why: "an operator paused the sector: " + s.PauseReason, Mend: "dispatcher resume " + s.ID + " --reason …"})
 	}
-	if h := f.held; f.isHeld {
+	if h := f.held; h != nil {
 		return append(waits, Wait{
 			Phase: phases.P1, State: NowHeld, Since: s.Submitted(), Why: h.String(),
 			Mend: fmt.Sprintf("none if %s gets on; dispatcher backlog says which phase needs more slots; a higher BACKLOG_P1_HOLD lets more in if there is disk for it", h.Behind),
