@@ -338,8 +338,10 @@ func TestDeviceChanged(t *testing.T) {
 }
 
 // hungMount mounts a FUSE file system whose server never answers: whoever touches it
-// sleeps, as with an NFS server that is gone.
-func hungMount(t *testing.T) string {
+// sleeps, as with an NFS server that is gone. At the test's end the sleepers get an error,
+// and awaited returns when they have it: what is still under way when the mount is gone
+// would write below it, into a directory that is being removed.
+func hungMount(t *testing.T, awaited func(dir string)) string {
 	t.Helper()
 	needRoot(t, "to mount")
 	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
@@ -352,14 +354,17 @@ func hungMount(t *testing.T) string {
 		t.Skipf("mounting FUSE is not allowed here: %v", err)
 	}
 	t.Cleanup(func() {
-		fuse.Close() // whoever still sleeps wakes up with an error
-		_ = unix.Unmount(dir, unix.MNT_DETACH)
+		fuse.Close()
+		awaited(dir)
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
 	})
 	return dir
 }
 
 func TestHungMountCostsItsLimitAndNoMore(t *testing.T) {
-	dir := hungMount(t)
+	dir := hungMount(t, func(string) {}) // the helper is killed, and waited for
 	const limit = 300 * time.Millisecond
 	done := make(chan []Finding, 1)
 	go func() { done <- prober().Look(context.Background(), Place{Subject: "LOCAL_DIR", Path: dir}, limit) }()

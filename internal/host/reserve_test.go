@@ -291,9 +291,13 @@ func TestReservationIsReadable(t *testing.T) {
 }
 
 func TestDeskDoesNotHangWithAShare(t *testing.T) {
-	dir := hungMount(t)
 	d := NewDesk("h1", 2*time.Second) // a healthy share on a busy machine must not seem hung
-	for range 2 {                     // the second finds the first still waiting
+	dir := hungMount(t, func(dir string) {
+		if err := d.at(dir).turn.do(patience, func() error { return nil }); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 2 { // the second finds the first still waiting
 		if _, err := d.Reserve(dir, "p1", 1, nil, true, time.Minute); !errors.Is(err, ErrHung) {
 			t.Errorf("got %v", err)
 		}
