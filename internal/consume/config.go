@@ -24,7 +24,7 @@ type Config struct {
 	IP       string  `env:"IP" desc:"own address, which names the directory of what p1 writes (LOCAL_DIR/nfs/IP); empty: the address of the default route" example:"10.10.13.22"`
 
 	LocalDir  string `env:"LOCAL_DIR" envDefault:"/sealer" desc:"directory with the shares of the group's P1 hosts" example:"/sealer"`
-	Nodes     Nodes  `env:"STORAGE_NODES" desc:"storage nodes for p5: name=/directory or name=s3://bucket/prefix, with commas between; after each, behind semicolons: weight=2, groups=group1|group2, deny=group3, readonly, limit=200 (MB/s), keep=100GiB; of s3 also endpoint, region, credentials" example:"node1=/mnt/node1;weight=2,node2=/mnt/node2"`
+	Nodes     Nodes  `env:"STORAGE_NODES" desc:"storage nodes for p5: name=/directory or name=s3://bucket/prefix, with commas between; after each, behind semicolons: weight=2, groups=group1|group2, deny=group3, readonly, limit=200 (MB/s), keep=100GiB; of s3 also quota=100TiB, endpoint, region, credentials" example:"node1=/mnt/node1;weight=2,node2=/mnt/node2"`
 	CopyLimit int64  `env:"COPY_LIMIT_MB_PER_SEC" envDefault:"500" desc:"most that all copies of this host move together, 10^6 bytes per second, reading back included; 0: unlimited" example:"500"`
 
 	FetchWait    time.Duration `env:"FETCH_WAIT" envDefault:"60s" desc:"how long one request for a task waits at the server; a task that comes is handed over at once" example:"60s"`

@@ -60,6 +60,7 @@ type Consumer struct {
 	log     *slog.Logger
 	metrics *metrics
 	shares  *shares
+	quotas  quotas
 	board   *board
 	told    atomic.Pointer[bus.HostStatus] // the last
 	places  *host.Patience                 // touches shares and nodes from this process

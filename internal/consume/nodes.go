@@ -28,6 +28,7 @@ type Node struct {
 	ReadOnly bool
 	Limit    int64             // bytes per second of this host's copies to it, 0: none of its own
 	Keep     int64             // bytes that stay free
+	Quota    int64             // bytes that an s3:// address may hold, 0: boundless
 	S3       storage.S3Options // of an s3:// address
 }
 
@@ -119,6 +120,15 @@ func (n *Node) attribute(key, value string) (err error) {
 			return errors.New("use a size such as 100GiB")
 		}
 		n.Keep = int64(size)
+	case "quota":
+		size, parseErr := humanize.ParseBytes(value)
+		if parseErr != nil || size == 0 || size > math.MaxInt64 {
+			return errors.New("use a size such as 100TiB")
+		}
+		if !n.IsS3() {
+			return errors.New("only an s3:// node has it: a directory tells how much is free")
+		}
+		n.Quota = int64(size)
 	case "endpoint", "region", "credentials":
 		if !n.IsS3() {
 			return errors.New("only an s3:// node has it")
@@ -128,7 +138,7 @@ func (n *Node) attribute(key, value string) (err error) {
 		}
 		return n.S3.Set(key, value)
 	default:
-		return errors.New("unknown attribute: use weight, groups, deny, readonly, limit, keep; of s3:// also endpoint, region, credentials")
+		return errors.New("unknown attribute: use weight, groups, deny, readonly, limit, keep; of s3:// also quota, endpoint, region, credentials")
 	}
 	return err
 }
@@ -177,11 +187,15 @@ func (n Node) refuses(group string) error {
 // already, half copied. Tests replace it.
 type room func(n Node, sector string) (free, begun int64, err error)
 
-func roomOf(n Node, sector string) (free, begun int64, err error) {
-	if n.IsS3() {
+func (q *quotas) roomOf(n Node, sector string) (free, begun int64, err error) {
+	switch {
+	case !n.IsS3():
+		return storage.Room(n.Dir, sector)
+	case n.Quota == 0:
 		return math.MaxInt64 / 2, 0, nil // a bucket doesn't tell
 	}
-	return storage.Room(n.Dir, sector)
+	free, err = q.free(n, sector)
+	return free, 0, err
 }
 
 // choose picks p5's storage node for a sector of so many bytes: among those that the group

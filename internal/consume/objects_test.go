@@ -2,7 +2,9 @@ package consume
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"sealfleet/internal/engine"
 	"sealfleet/internal/host"
 	"sealfleet/internal/phases"
 	"sealfleet/internal/sealcore/merkle"
@@ -182,5 +185,65 @@ func TestDoctorTriesObjectStores(t *testing.T) {
 	other.S3.Endpoint = "http://" + silent.Addr().String()
 	if f := find(look(other, 300*time.Millisecond)); f.Severity != host.Refuse || f.Code != "path_hung" || strings.Contains(f.Evidence, "of-the-test") {
 		t.Errorf("a store that does not answer: %+v", f)
+	}
+}
+
+// A bucket with a quota is full when what lies in it, and what is being copied to it, says so.
+func TestQuotaOfABucket(t *testing.T) {
+	endpoint, client := storagetest.S3(t, nil)
+	put := func(key string, size int) {
+		t.Helper()
+		if _, err := client.PutObject(t.Context(), storagetest.Bucket, key, bytes.NewReader(make([]byte, size)), int64(size), "", "", minio.PutObjectOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("f01000/sealed/s-t01000-1", 2048)
+	put("f01000/cache/s-t01000-1/p_aux", 64)
+	put("f01000-other/sealed/s-t01000-1", 1<<20) // another prefix
+	node := objectNode(endpoint)
+	node.Weight, node.Quota, node.Keep = 1, 3*2048, 100
+	c := &Consumer{
+		cfg: Config{Engine: EngineBuiltin, LocalDir: t.TempDir(), Nodes: Nodes{node}}, log: slog.New(slog.DiscardHandler),
+		places: host.NewPatience(patience), shares: newShares(0),
+	}
+	task := func(number uint64) phases.Task {
+		return phases.Task{
+			Sector: phases.SectorID(1000, number), Group: group, Step: phases.P5, Issue: 1, Attempt: 1,
+			Spec: phases.Spec{Miner: 1000, Number: number, ProofType: 5}, Inputs: map[string]string{"ip": "10.0.0.1"},
+		}
+	}
+	refused := func(number uint64, why string) {
+		t.Helper()
+		_, _, err := c.request(t.Context(), task(number), "10.0.0.1")
+		var e *engine.Error
+		if !errors.As(err, &e) || e.Code != "no_space" || e.Class != phases.Transient || !strings.Contains(e.Message, why) {
+			t.Errorf("sector %d: %v, want no_space with %q", number, err, why)
+		}
+	}
+	_, leave, err := c.request(t.Context(), task(2), "10.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(3, "1.8 KiB") // 6144 - 2112 - 2048 - 100
+	_, again, err := c.request(t.Context(), task(2), "10.0.0.1")
+	if err != nil {
+		t.Errorf("the next attempt of the sector that is counted: %v", err)
+	}
+	if free, known := c.quotas.known(node, ""); free != 6144-2112-2048 || !known {
+		t.Errorf("%d bytes are free, %v", free, known)
+	}
+	leave()
+	again()
+	refused(3, "1.8 KiB") // it ended: perhaps it lies there now
+	c.quotas.at(node.Name).listed = time.Time{}
+	if _, _, err := c.request(t.Context(), task(3), "10.0.0.1"); err != nil {
+		t.Errorf("the next listing does not know it, and it has ended: %v", err)
+	}
+
+	// A store that cannot be listed has no known room.
+	c.cfg.Nodes[0].S3.Endpoint, c.cfg.Nodes[0].Name = "http://127.0.0.1:1", "away"
+	_, _, err = c.request(t.Context(), task(4), "10.0.0.1")
+	if err == nil || !strings.Contains(err.Error(), "cannot be reached") {
+		t.Errorf("a store that is away: %v", err)
 	}
 }

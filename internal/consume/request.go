@@ -91,7 +91,7 @@ func (c *Consumer) roomOf(n Node, sector string) (free, begun int64, err error) 
 	type room struct{ free, begun int64 }
 	got := make(chan room, 1)
 	err = c.places.Do(n.Dir, func() error {
-		free, begun, err := roomOf(n, sector)
+		free, begun, err := c.quotas.roomOf(n, sector)
 		got <- room{free, begun}
 		return err
 	})
@@ -124,6 +124,10 @@ func (c *Consumer) copyTo(t phases.Task, r *engine.Request) (*engine.Copy, func(
 	}
 	first, changes, leave := c.shares.join(node.Name, t.Group)
 	r.Limits = changes
+	if node.Quota > 0 {
+		unshare, ended := leave, c.quotas.take(node, t.Sector, int64(params.SectorSize))
+		leave = func() { unshare(); ended() }
+	}
 	return &engine.Copy{Node: node.Name, Dir: node.Dir, S3: node.S3, BytesPerSec: first, Samples: c.cfg.Audit.Samples}, leave, nil
 }
 

@@ -271,6 +271,8 @@ func (s *statusOf) disks() []bus.HostDisk {
 		for _, n := range cfg.Nodes {
 			if !n.IsS3() {
 				add(n.Name, n.Dir, "")
+			} else if free, known := s.c.quotas.known(n, ""); n.Quota > 0 && known {
+				list = append(list, bus.HostDisk{Name: n.Name, Path: n.Dir, Total: uint64(n.Quota), Free: uint64(max(free, 0))})
 			}
 		}
 	}

@@ -37,11 +37,11 @@ func nodesOf(t *testing.T, text string) Nodes {
 
 func TestNodesSyntax(t *testing.T) {
 	got := nodesOf(t, "node1=/mnt/node1;weight=2.5;groups=group1|2;limit=200;keep=1GiB, old=/mnt/old;readonly,"+
-		"far=s3://sectors/f01000;endpoint=https://s3.example.org:9000;region=eu-1;credentials=/etc/keys;deny=group3;")
+		"far=s3://sectors/f01000;endpoint=https://s3.example.org:9000;region=eu-1;credentials=/etc/keys;deny=group3;quota=2TiB;")
 	want := Nodes{
 		{Name: "node1", Dir: "/mnt/node1", Weight: 2.5, Allow: []string{"group1", "group2"}, Limit: 200e6, Keep: 1 << 30},
 		{Name: "old", Dir: "/mnt/old", Weight: 1, ReadOnly: true},
-		{Name: "far", Dir: "s3://sectors/f01000", Weight: 1, Deny: []string{"group3"},
+		{Name: "far", Dir: "s3://sectors/f01000", Weight: 1, Deny: []string{"group3"}, Quota: 2 << 40,
 			S3: storage.S3Options{Endpoint: "https://s3.example.org:9000", Region: "eu-1", Credentials: "/etc/keys"}},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -50,7 +50,7 @@ func TestNodesSyntax(t *testing.T) {
 	for _, bad := range []string{
 		"", "x", "x=", "x=rel", "=/mnt", "a=/x,a=/y", "a=/x;weight=0", "a=/x;weight=-1", "a=/x;weight=NaN", "a=/x;weight=Inf", "a=/x;weight=2;weight=3", "a=/x;groups=",
 		"a=/x;groups=Bad Group", "a=/x;readonly=no", "a=/x;limit=0", "a=/x;limit=fast", "a=/x;keep=much", "a=/x;endpoint=https://h", "a=/x;colour=red",
-		"a=s3://", "a=s3://B/x", "a=s3://bucket;endpoint=h:9000", "a=s3://bucket;endpoint=https://key:secret@h", "a=s3://bucket;credentials=rel", "a=s3://bucket;region=",
+		"a=s3://", "a=/x;quota=1TiB", "a=s3://bucket;quota=0", "a=s3://bucket;quota=much", "a=s3://B/x", "a=s3://bucket;endpoint=h:9000", "a=s3://bucket;endpoint=https://key:secret@h", "a=s3://bucket;credentials=rel", "a=s3://bucket;region=",
 	} {
 		var n Nodes
 		if err := n.UnmarshalText([]byte(bad)); err == nil {

@@ -87,6 +87,22 @@ func (s *Store) Sealed(ctx context.Context) ([]string, error) {
 	return list, nil
 }
 
+// Used returns how many bytes the objects below the prefix have together. It costs a
+// request for every thousand of them.
+func (s *Store) Used(ctx context.Context) (bytes int64, err error) {
+	prefix := s.b.prefix
+	if prefix != "" {
+		prefix += "/"
+	}
+	for o := range s.b.core.ListObjectsIter(ctx, s.b.name, minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
+		if o.Err != nil {
+			return 0, s.fault("list", prefix, o.Err)
+		}
+		bytes += o.Size
+	}
+	return bytes, nil
+}
+
 // Object is an object of a store.
 type Object struct {
 	s    *Store
