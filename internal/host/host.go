@@ -71,8 +71,8 @@ func UserName() string {
 	return uid
 }
 
-// CheckDir tells whether a directory exists and files can be made, written, synced and
-// removed in it by this user.
+// CheckDir tells whether a directory exists and files can be made, written, synced, read
+// back and removed in it by this user.
 func CheckDir(dir string) error {
 	info, err := os.Stat(dir)
 	switch {
@@ -83,22 +83,7 @@ func CheckDir(dir string) error {
 	case !info.IsDir():
 		return fmt.Errorf("%s is not a directory", dir)
 	}
-	f, err := os.CreateTemp(dir, ".sealfleet-check-*")
-	if err != nil {
-		return Mend(dir, err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write([]byte("sealfleet checks that it can write here\n"))
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return fmt.Errorf("%s cannot be written: %w", dir, err)
-	}
-	return nil
+	return TryDir(dir)
 }
 
 // MakeDir makes a directory and those above it, and says what is wrong and how to mend
