@@ -11,7 +11,6 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,6 +25,7 @@ import (
 	"sealfleet/bench/history"
 	"sealfleet/internal/bus"
 	"sealfleet/internal/phases"
+	"sealfleet/internal/quietport"
 )
 
 type report struct {
@@ -71,7 +71,7 @@ func run(sectors, pulls int) error {
 		return err
 	}
 	r := report{Sectors: sectors, Pulls: pulls}
-	site, err := freeAddress()
+	site, err := quietport.Address()
 	if err != nil {
 		return err
 	}
@@ -128,14 +128,6 @@ func prepare(ctx context.Context, state string, sectors int) error {
 		return err
 	}
 	return history.Write(ctx, b, sectors, groups)
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a measurement
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 func ready(site string) bool {

@@ -46,7 +46,7 @@ func TestAlerts(t *testing.T) {
 		if a.Labels["alertname"] != "SectorParked" || a.Labels["phase"] != "p2" || !strings.Contains(a.Annotations["examples"], "s-t01000-4") {
 			t.Errorf("%+v", p)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("no alarm was posted")
 	}
 	out, errs, code := run("alerts")

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -21,7 +20,7 @@ func testAside(t *testing.T, dir string) {
 	if out, errs, code := run("aside"); code != exitOK || !strings.Contains(out, "nothing is set aside") {
 		t.Errorf("%d\n%s\n%s", code, out, errs)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	b, err := bus.Connect(ctx, bus.Config{StateDir: dir}, "test", slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -89,7 +88,7 @@ func publishRaw(t *testing.T, dir, subject, data string) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	if _, err := nc.Request(subject, []byte(data), 10*time.Second); err != nil {
+	if _, err := nc.Request(subject, []byte(data), patience); err != nil {
 		t.Fatal(err)
 	}
 }

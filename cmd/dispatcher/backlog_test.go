@@ -55,7 +55,7 @@ func TestHeldShows(t *testing.T) {
 	}
 	const held = "held: 1 sector of group1 waits for p1 (1 of at most 1 are between p1 and p6)"
 	// Until p1 of the first one is issued, the second one is not held either.
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		out, errs, code := run("sector", "1000/2")
 		if code == exitOK && strings.Contains(out, held) {
 			break

@@ -74,7 +74,7 @@ func (l *logBuffer) String() string {
 // waitFor returns the JSON line with this message.
 func (l *logBuffer) waitFor(t *testing.T, msg string) map[string]any {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for {
 		for line := range strings.SplitSeq(l.String(), "\n") {
 			var m map[string]any
@@ -324,7 +324,7 @@ func testEventsAndBus(t *testing.T, dir string) {
 	for !strings.Contains(follow.String(), "finished") {
 		select {
 		case <-follow.grown:
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("no finished event in:\n%s", follow)
 		}
 	}
@@ -516,7 +516,7 @@ func TestBinary(t *testing.T) {
 	told := func(want string) {
 		t.Helper()
 		buf := make([]byte, 100)
-		_ = notified.SetReadDeadline(time.Now().Add(20 * time.Second))
+		_ = notified.SetReadDeadline(time.Now().Add(patience))
 		n, err := notified.Read(buf)
 		if err != nil || string(buf[:n]) != want {
 			t.Fatalf("%q, %v, want %q\n%s", buf[:n], err, want, log)

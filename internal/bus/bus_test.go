@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"sealfleet/internal/phases"
+	"sealfleet/internal/quietport"
 
 	"github.com/nats-io/nats.go"
 	"github.com/oklog/ulid/v2"
 )
 
 // patience is how long a test waits for what must come; nothing is asserted about time.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 func testLog(t testing.TB) *slog.Logger {
 	if os.Getenv("SEALFLEET_TEST_LOG") != "" {
@@ -43,7 +44,7 @@ type fleet struct {
 func newFleet(t testing.TB, change func(*Config)) *fleet {
 	t.Helper()
 	f := &fleet{dir: t.TempDir()}
-	f.startServer(t, "127.0.0.1:0")
+	f.startServer(t, quietAddress(t))
 	c := Config{StateDir: f.dir, AckWait: 2 * time.Minute, Server: f.server}
 	if change != nil {
 		change(&c)
@@ -53,6 +54,15 @@ func newFleet(t testing.TB, change func(*Config)) *fleet {
 		t.Fatal(err)
 	}
 	return f
+}
+
+func quietAddress(t testing.TB) string {
+	t.Helper()
+	address, err := quietport.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
 }
 
 func (f *fleet) startServer(t testing.TB, listen string) {

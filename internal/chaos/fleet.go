@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 
 	"sealfleet/internal/bus"
 	"sealfleet/internal/chaos/ledger"
+	"sealfleet/internal/quietport"
 )
 
 // Programs builds what a run needs into a directory: the dispatcher, the consumer with
@@ -53,7 +53,7 @@ type fleet struct {
 	servers     []*process // NATS; with Servers 0 the first dispatcher has it inside
 	dispatchers []*process
 	consumers   []*process
-	ports       []int     // of the servers
+	addresses   []string  // of the servers
 	links       [][]*link // of each consumer, to each server
 }
 
@@ -69,17 +69,6 @@ func (f *fleet) processes() []*process {
 	return append(append(all, f.dispatchers...), f.consumers...)
 }
 
-// freePort finds a port that nobody listens on. Somebody may take it before it is used;
-// then the start fails, and the run with it.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	return port, l.Close()
-}
-
 func newFleet(o Options, log *slog.Logger) (*fleet, error) {
 	f := &fleet{Options: o, dir: o.Dir, log: log}
 	for _, dir := range []string{f.sealer(), f.node(0), f.node(1)} {
@@ -88,11 +77,11 @@ func newFleet(o Options, log *slog.Logger) (*fleet, error) {
 		}
 	}
 	for range max(o.Servers, 1) {
-		port, err := freePort()
+		address, err := quietport.Address()
 		if err != nil {
 			return nil, err
 		}
-		f.ports = append(f.ports, port)
+		f.addresses = append(f.addresses, address)
 	}
 	if err := f.addServers(); err != nil {
 		return nil, err
@@ -102,8 +91,8 @@ func newFleet(o Options, log *slog.Logger) (*fleet, error) {
 	}
 	for i := range o.Consumers {
 		var way []*link
-		for _, port := range f.ports {
-			l, err := newLink(fmt.Sprintf("127.0.0.1:%d", port))
+		for _, address := range f.addresses {
+			l, err := newLink(address)
 			if err != nil {
 				return nil, err
 			}
@@ -118,25 +107,25 @@ func newFleet(o Options, log *slog.Logger) (*fleet, error) {
 // addServers prepares NATS servers of their own: one, or a cluster.
 func (f *fleet) addServers() error {
 	var routes []string
-	var clusterPorts []int
+	var clusters []string
 	for range f.Servers {
-		port, err := freePort()
+		address, err := quietport.Address()
 		if err != nil {
 			return err
 		}
-		clusterPorts = append(clusterPorts, port)
-		routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", port))
+		clusters = append(clusters, address)
+		routes = append(routes, "nats-route://"+address)
 	}
 	for i := range f.Servers {
 		name := fmt.Sprintf("n%d", i+1)
 		var b strings.Builder
-		fmt.Fprintf(&b, "server_name: %s\nlisten: 127.0.0.1:%d\nping_interval: \"10s\"\nping_max: 2\n", name, f.ports[i])
+		fmt.Fprintf(&b, "server_name: %s\nlisten: %s\nping_interval: \"10s\"\nping_max: 2\n", name, f.addresses[i])
 		fmt.Fprintf(&b, "jetstream { store_dir: %q, sync_interval: always }\n", filepath.Join(f.dir, name))
 		fmt.Fprintf(&b, "authorization { users: [ {user: %s, password: %q}, {user: %s, password: %q} ] }\n", userOps, password, userHost, password)
 		if f.Servers > 1 {
 			// Without no_advertise clients would learn the servers' own addresses, and leave
 			// their proxies behind.
-			fmt.Fprintf(&b, "cluster { name: chaos, listen: 127.0.0.1:%d, no_advertise: true, routes: [ %s ] }\n", clusterPorts[i], strings.Join(routes, ", "))
+			fmt.Fprintf(&b, "cluster { name: chaos, listen: %s, no_advertise: true, routes: [ %s ] }\n", clusters[i], strings.Join(routes, ", "))
 		}
 		path := filepath.Join(f.dir, name+".conf")
 		if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
@@ -153,8 +142,8 @@ func (f *fleet) addServers() error {
 // urls are the servers' own addresses.
 func (f *fleet) urls() string {
 	var list []string
-	for _, port := range f.ports {
-		list = append(list, fmt.Sprintf("nats://127.0.0.1:%d", port))
+	for _, address := range f.addresses {
+		list = append(list, "nats://"+address)
 	}
 	return strings.Join(list, ",")
 }
@@ -195,7 +184,7 @@ func (f *fleet) dispatcher(i int) *process {
 			urls := f.urls()
 			if f.Servers == 0 && i == 0 {
 				urls = "" // it has the server inside
-				env = append(env, fmt.Sprintf("SERVER_LISTEN=127.0.0.1:%d", f.ports[0]))
+				env = append(env, "SERVER_LISTEN="+f.addresses[0])
 			}
 			env = append(env, f.busEnv(false, urls)...)
 			if urls == "" {

@@ -146,7 +146,7 @@ func (f *fleet) admin() jetstream.JetStream {
 // published waits until n tasks are in the stream.
 func (f *fleet) published(n int) {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(f.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(f.ctx, patience)
 	defer cancel()
 	for {
 		tasks, _, err := f.bus.Tasks(ctx)
@@ -179,7 +179,7 @@ func TestPurgedTasksComeBack(t *testing.T) {
 	f.onceEach(f.ended(n))
 	// The sweeper counts after it has published, and on a slow machine it may publish what
 	// was only late; the duplicate is refused, but counted.
-	ctx, cancel := context.WithTimeout(f.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(f.ctx, patience)
 	defer cancel()
 	for testutil.ToFloat64(d.Metrics.repairs.WithLabelValues("task")) < n {
 		if !pause(ctx, time.Millisecond) {
@@ -215,7 +215,7 @@ func TestTaskGoneUnderASilentHost(t *testing.T) {
 	f.dispatch(o)
 	f.submit(7, 1)
 	b := f.connect("silent")
-	lease, err := b.Fetch(f.ctx, group, phases.P1, 10*time.Second)
+	lease, err := b.Fetch(f.ctx, group, phases.P1, patience)
 	if err != nil || lease == nil {
 		t.Fatalf("%v, %v", lease, err)
 	}
@@ -229,7 +229,7 @@ func TestTaskGoneUnderASilentHost(t *testing.T) {
 	if err := lease.Ack(f.ctx); err != nil { // a stray acknowledgement, and no done
 		t.Fatal(err)
 	}
-	again, err := f.connect("heir").Fetch(f.ctx, group, phases.P1, 10*time.Second)
+	again, err := f.connect("heir").Fetch(f.ctx, group, phases.P1, patience)
 	if err != nil || again == nil || again.Task.IssuedID != task.IssuedID {
 		t.Fatalf("the task did not come again: %+v, %v", again, err)
 	}

@@ -19,7 +19,10 @@ import (
 	"sealfleet/internal/phases"
 )
 
-const group = "group1"
+const (
+	group    = "group1"
+	patience = 2 * time.Minute // for what must come; no test asserts time
+)
 
 // fleet is a bus with an embedded server, dispatchers, and hosts that do nothing but
 // report that they did it.
@@ -224,7 +227,7 @@ func (f *fleet) submit(from, n uint64) []Submission {
 // until follows the log from its beginning until done says so, and returns the states.
 func (f *fleet) until(what string, done func(map[string]*phases.Sector) bool) map[string]*phases.Sector {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(f.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(f.ctx, patience)
 	defer cancel()
 	states := map[string]*phases.Sector{}
 	enough := errors.New("enough")
@@ -285,7 +288,7 @@ func (f *fleet) did(id string, step phases.Step, want int) {
 		defer f.mu.Unlock()
 		return f.runs[id+"/"+string(step)]
 	}
-	ctx, cancel := context.WithTimeout(f.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(f.ctx, patience)
 	defer cancel()
 	for runs() < want && pause(ctx, time.Millisecond) {
 	}
@@ -322,7 +325,7 @@ func (f *fleet) inOrder(id string) {
 // archived waits for a sector's tombstone.
 func (f *fleet) archived(id string) *bus.Tombstone {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(f.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(f.ctx, patience)
 	defer cancel()
 	for {
 		stone, err := f.bus.Archived(ctx, id)

@@ -54,7 +54,7 @@ func TestPoisonBlocksNothing(t *testing.T) {
 	sealed := f.ended(5)
 	maps.DeleteFunc(sealed, func(_ string, s *phases.Sector) bool { return !s.Known() }) // the poison's
 	f.onceEach(sealed)
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	var list []bus.Aside
 	for len(list) < len(poison) && time.Now().Before(deadline) {
 		if list, err = f.bus.Asides(f.ctx, 0); err != nil {
@@ -100,7 +100,7 @@ func TestATaskOfAnOpenIssueStays(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	l, err := f.bus.Fetch(f.ctx, "group9", phases.P1, 20*time.Second)
+	l, err := f.bus.Fetch(f.ctx, "group9", phases.P1, patience)
 	if err != nil || l == nil || !strings.HasSuffix(l.Task.Sector, "-3") {
 		t.Fatalf("its host got %+v, %v", l, err)
 	}

@@ -16,7 +16,7 @@ import (
 // hour, as when its clock was set back by that after the host had died.
 func (f *fleet) stuckTask(holder *bus.Bus, claim bool) phases.Task {
 	f.t.Helper()
-	lease, err := holder.Fetch(f.ctx, group, phases.P1, 10*time.Second)
+	lease, err := holder.Fetch(f.ctx, group, phases.P1, patience)
 	if err != nil || lease == nil {
 		f.t.Fatalf("%v, %v", lease, err)
 	}
@@ -44,7 +44,7 @@ func TestATaskThatNobodyGetsIsExchanged(t *testing.T) {
 			d, _ := f.dispatch(o)
 			f.submit(7, 1)
 			task := f.stuckTask(f.connect("holder"), claimed)
-			again, err := f.connect("heir").Fetch(f.ctx, group, phases.P1, 20*time.Second)
+			again, err := f.connect("heir").Fetch(f.ctx, group, phases.P1, patience)
 			if err != nil || again == nil || again.Task.IssuedID != task.IssuedID {
 				t.Fatalf("the task did not come again: %+v, %v", again, err)
 			}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,12 +22,13 @@ import (
 	"sealfleet/internal/demo"
 	"sealfleet/internal/engine"
 	"sealfleet/internal/phases"
+	"sealfleet/internal/quietport"
 	"sealfleet/internal/sealcore/sealtest"
 	"sealfleet/internal/storage"
 )
 
 const (
-	patience = 90 * time.Second // for what must come; no test asserts time
+	patience = 4 * time.Minute // for what must come; no test asserts time
 	allSlots = "4:p1;1:p2,p3;2:p4,p5;2:p6"
 )
 
@@ -72,7 +72,7 @@ func newFleet(t *testing.T, env ...string) *fleet {
 	f := &fleet{T: t, Fleet: &demo.Fleet{Dir: t.TempDir(), Bin: bin, Env: append([]string{"DOCTOR_LIMIT=60s", "DEV_CHAIN_EPOCH=50ms", "RETRY_DELAY=100ms", "TRANSIENT_DELAY=100ms", "SNARK=none", "DEV_CHAIN_REQUIRE_SNARK=false"}, env...)}, ctx: ctx}
 	t.Cleanup(func() {
 		cancel()
-		if err := f.Stop(20 * time.Second); err != nil {
+		if err := f.Stop(patience); err != nil {
 			t.Error(err)
 		}
 		if t.Failed() { // also of what only the end showed
@@ -222,7 +222,7 @@ func TestSectorsGoFromP1ToP6(t *testing.T) {
 	if _, err := f.Fleet.Run(f.ctx, "dispatcher", "submit", "--miner", "1000", "--sector", "7", "--size", "2KiB", "--cc"); err == nil {
 		t.Error("a sector number was accepted twice")
 	}
-	f.must(host.Stop(20 * time.Second))
+	f.must(host.Stop(patience))
 	f.noOrphans()
 }
 
@@ -260,7 +260,7 @@ func (f *fleet) checkOrder(sector string) {
 func (f *fleet) noOrphans() {
 	f.Helper()
 	mine := "STATE_DIR=" + f.State()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		var left []string
 		procs, err := filepath.Glob("/proc/[0-9]*/environ")
 		f.must(err)
@@ -404,12 +404,11 @@ func (f *fleet) waitReady(name string) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := quietport.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // A consumer without a bus keeps trying and says so.
@@ -422,7 +421,7 @@ func TestConsumerWithoutBusSaysSo(t *testing.T) {
 	f.must(f.Prepare("node1"))
 	address := freeAddress(t)
 	p := f.consumer("h1", "1:p1", "HTTP_LISTEN="+address)
-	t.Cleanup(func() { p.Stop(10 * time.Second) })
+	t.Cleanup(func() { p.Stop(patience) })
 	var ready string
 	for !strings.Contains(ready, "connecting to NATS") {
 		f.must(f.ctx.Err())
@@ -450,7 +449,7 @@ func TestConsumerWithoutBusSaysSo(t *testing.T) {
 	_, err = f.Dispatcher("d1")
 	f.must(err)
 	f.waitReady("h1")
-	if err := f.Stop(20 * time.Second); err != nil {
+	if err := f.Stop(patience); err != nil {
 		t.Error(err)
 	}
 }

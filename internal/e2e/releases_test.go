@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"sealfleet/internal/bus"
 	"sealfleet/internal/demo"
@@ -121,7 +120,7 @@ func newReleases(t *testing.T, dispatchers []string) *releases {
 		}
 		cancel()
 		for _, o := range append(slices.Clone(f.others), f.Fleet) { // the one with the server last
-			if err := o.Stop(20 * time.Second); err != nil {
+			if err := o.Stop(patience); err != nil {
 				t.Error(err)
 			}
 		}
