@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -99,11 +100,13 @@ func (b *tab) complain(what string) {
 	}
 }
 
-// allow lets the browser complain of what a test brings about.
+// allow lets the browser complain of what a test brings about, and may have brought about when
+// the page was opened.
 func (b *tab) allow(f func(string) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.allowed = f
+	b.complaints = slices.DeleteFunc(b.complaints, f)
 }
 
 func (b *tab) run(actions ...chromedp.Action) {

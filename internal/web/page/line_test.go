@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -119,4 +120,19 @@ func TestSigningIn(t *testing.T) {
 	b.run(chromedp.SendKeys("dialog input", token+"\r", chromedp.ByQuery))
 	b.until("the flow is shown", `document.querySelectorAll(".stage").length === 8 && !document.querySelector("dialog")`)
 	b.until("and it is live", `document.getElementById("link").innerText === "live"`)
+
+	// What was asked before somebody signed in, and is refused after it, asks for nothing; what
+	// is asked now and refused does.
+	var asks []bool
+	b.run(chromedp.Evaluate(`(async () => {
+		const api = await import("/page/api.js");
+		const refused = async (asked) => {
+			await api.check(new Response("{}", { status: 401 }), asked).catch(() => {});
+			return document.querySelector("dialog") !== null;
+		};
+		return [await refused(api.current() - 1), await refused(api.current())];
+	})()`, &asks, awaited))
+	if !slices.Equal(asks, []bool{false, true}) {
+		t.Errorf("whether the token is asked for again: %v, want false, true", asks)
+	}
 }

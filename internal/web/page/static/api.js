@@ -19,12 +19,20 @@ const listeners = { unauthorized: () => {} };
 /** f is called when the API asks for a token. */
 export const onUnauthorized = (f) => { listeners.unauthorized = f; };
 
+let session = 0;
+
+/** Which sign-in a request belongs to: check wants to know of when it was sent. */
+export const current = () => session;
+
+/** Somebody signed in: what was asked before may still be refused, and says nothing. */
+export const signedIn = () => { session++; };
+
 /** Refuses a response that is not ok, in the API's words. */
-export async function check(response) {
+export async function check(response, asked) {
   if (response.ok) return response;
   let error;
   try { error = (await response.json()).error; } catch { /* not the API: a proxy's page, say */ }
-  if (response.status === 401) listeners.unauthorized();
+  if (response.status === 401 && asked === session) listeners.unauthorized();
   throw new Refused(response.status, error ?? {
     code: "http", message: `The server answered ${response.status} ${response.statusText}.`,
     mend: response.status === 404 ? "This dispatcher may be of an older version than its page." : undefined,
@@ -41,6 +49,7 @@ export function address(path, params = {}) {
 
 /** Reads JSON from the API. */
 export async function get(path, params, signal) {
+  const asked = session;
   let response;
   try {
     response = await fetch(address(path, params), { signal, headers: { Accept: "application/json" }, cache: "no-store" });
@@ -48,7 +57,7 @@ export async function get(path, params, signal) {
     if (e.name === "AbortError") throw e;
     throw unreachable();
   }
-  const answer = await (await check(response)).json();
+  const answer = await (await check(response, asked)).json();
   if (answer.at) clock(answer.at);
   return answer;
 }
@@ -56,6 +65,7 @@ export async function get(path, params, signal) {
 /** Asks the API to change something. The same key with the same body is done once, however
  *  often it is sent: after a lost connection it is sent again as it was. */
 export async function act(method, path, body, key) {
+  const asked = session;
   let response;
   try {
     response = await fetch(path, {
@@ -65,7 +75,7 @@ export async function act(method, path, body, key) {
   } catch {
     throw unreachable();
   }
-  return (await check(response)).json();
+  return (await check(response, asked)).json();
 }
 
 /** A new idempotency key. */

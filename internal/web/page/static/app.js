@@ -1,6 +1,6 @@
 // The page's frame: views by address, the connection's state, theme, keys, signing in.
 import { h, show } from "./dom.js";
-import { act, get, onUnauthorized } from "./api.js";
+import { act, get, onUnauthorized, signedIn } from "./api.js";
 import * as live from "./live.js";
 import { span } from "./format.js";
 import * as keys from "./keys.js";
@@ -103,6 +103,7 @@ function signIn() {
       e.preventDefault();
       try {
         await act("POST", "/v1/session", { token: token.value.trim() });
+        signedIn();
         box.close();
       } catch (error) {
         show(problem, trouble(error));

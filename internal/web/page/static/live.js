@@ -1,7 +1,7 @@
 // What happens, as it happens: one stream of server-sent events for the whole page, read by
 // fetch rather than EventSource, because that tells no status, sends no Last-Event-ID at first,
 // and notices a dead line only when the system does.
-import { check } from "./api.js";
+import { check, current } from "./api.js";
 
 const silentAfter = 25_000; // ms; the server says something every 10 s
 const hiddenFor = 60_000; // ms; then a hidden tab lets its connection go
@@ -88,7 +88,8 @@ async function read() {
   let watch = setTimeout(() => mine.abort(), silentAfter);
   try {
     const headers = { Accept: "text/event-stream", ...(lastId ? { "Last-Event-ID": lastId } : {}) };
-    const response = await check(await fetch("/v1/stream", { headers, signal: mine.signal, cache: "no-store" }));
+    const asked = current();
+    const response = await check(await fetch("/v1/stream", { headers, signal: mine.signal, cache: "no-store" }), asked);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     // Without an id nothing is known of what came between: what is shown is read again.
     if (!lastId) batch.reset = true;
