@@ -200,7 +200,7 @@ func TestHeartbeatsKeepTheLease(t *testing.T) {
 	f.consumer("h2", "1:p1", work, keep)
 	task := f.issue(group, phases.P1, 7, 1, nil)
 	receive(t, g.entered, "the phase to start")
-	for range 20 { // more than three leases
+	for range 13 { // more than two leases
 		if err := receive(t, beats, "a heartbeat"); err != nil {
 			t.Error(err)
 		}
@@ -214,7 +214,7 @@ func TestHeartbeatsKeepTheLease(t *testing.T) {
 
 // A host that dies is replaced when its lease ends, and the new one takes the claim over.
 func TestDeadHostsTaskIsTakenOver(t *testing.T) {
-	f := newFleet(t, 500*time.Millisecond)
+	f := newFleet(t, 2*time.Second)
 	dead := f.hostBus("h1")
 	task := f.issue(group, phases.P1, 7, 1, nil)
 	lease, err := dead.Fetch(f.ctx, group, phases.P1, patience)
@@ -481,7 +481,7 @@ func TestTwoConsumersWithOneName(t *testing.T) {
 	results := make(chan error, many)
 	for i := range many {
 		b := f.hostBus("h3")
-		go func() { results <- b.Announce(f.ctx, "h3", fmt.Sprint("machine-", i), 2*time.Second) }()
+		go func() { results <- b.Announce(f.ctx, "h3", fmt.Sprint("machine-", i), 5*time.Second) }()
 	}
 	stayed := 0
 	for range many {
@@ -538,6 +538,6 @@ func TestProgressIsToldSeldom(t *testing.T) {
 	tell(31*time.Second, engine.Progress{Step: "layer 1/2", Done: 2, Total: 4}, "")
 	tell(32*time.Second, engine.Progress{Step: "layer 2/2", Done: 0, Total: 4}, "layer 2/2 0 %")
 	tell(80*time.Second, engine.Progress{Step: "layer 2/2", Done: 2, Total: 4}, "")
-	tell(93*time.Second, engine.Progress{Step: "layer 2/2", Done: 3, Total: 4}, "layer 2/2 75 %")
+	tell(92*time.Second, engine.Progress{Step: "layer 2/2", Done: 3, Total: 4}, "layer 2/2 75 %")
 	tell(200*time.Second, engine.Progress{Step: "layer 2/2", Done: 3, Total: 4}, "") // nothing new
 }

@@ -189,14 +189,19 @@ func TestWhereP1Works(t *testing.T) {
 	where("a damaged record", secondIP, 2)
 }
 
+// wellWithin is how long a share that is well may take to sync a file beside all that a machine
+// of the tests writes. A test with a hung one lasts so long for each look.
+const wellWithin = 10 * time.Second
+
 // The export of the host that died hangs: whoever takes over must not hang with it.
 func TestWhereP1WorksBesideAHungShare(t *testing.T) {
+	t.Parallel() // it waits, most of its time
 	local := t.TempDir()
 	ticket := strings.Repeat("07", 32)
 	good := storage.Layout{LocalDir: local, IP: firstIP, Sector: phases.SectorID(1000, 7)}
 	diesInLayer2(t, good, ticket)
 	hangAt(t, filepath.Join(local, "nfs", "10.10.13.99"))
-	c := &Consumer{cfg: Config{LocalDir: local, IP: secondIP, Engine: EngineBuiltin}, log: slog.New(slog.DiscardHandler), places: host.NewPatience(2 * time.Second)} // well shares may be slow on a busy machine
+	c := &Consumer{cfg: Config{LocalDir: local, IP: secondIP, Engine: EngineBuiltin}, log: slog.New(slog.DiscardHandler), places: host.NewPatience(wellWithin)}
 	task := phases.Task{Sector: good.Sector, Group: group, Step: phases.P1, Issue: 1, Attempt: 2, Inputs: map[string]string{"ticket": ticket}}
 	for range 2 { // the second time somebody already waits there
 		if ip := c.whereP1(task, 2); ip != firstIP {
@@ -208,8 +213,9 @@ func TestWhereP1WorksBesideAHungShare(t *testing.T) {
 // What a host does itself on shares and nodes must not hang with them: the task waits, or
 // goes elsewhere.
 func TestHungMountsHangNoTask(t *testing.T) {
+	t.Parallel()
 	local, hung, node := t.TempDir(), t.TempDir(), t.TempDir()
-	places := host.NewPatience(300 * time.Millisecond)
+	places := host.NewPatience(3 * time.Second)
 	t.Cleanup(func() {
 		// What hung goes on once the mounts are gone, and may still make a directory.
 		for errors.Is(places.Do(filepath.Join(local, "nfs", firstIP), func() error { return nil }), host.ErrHung) {

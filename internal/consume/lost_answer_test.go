@@ -15,7 +15,7 @@ import (
 func TestALostAnswerIsNoLostClaim(t *testing.T) {
 	for name, beats := range map[string]bool{"seen by a heartbeat": true, "seen by the outcome": false} {
 		t.Run(name, func(t *testing.T) {
-			ackWait := 600 * time.Millisecond
+			ackWait := 3 * time.Second
 			if !beats {
 				ackWait = time.Hour
 			}

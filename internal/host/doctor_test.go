@@ -381,9 +381,10 @@ func TestHungMountCostsItsLimitAndNoMore(t *testing.T) {
 
 // A helper that stops in the middle keeps what it found before, and its slowness is bounded.
 func TestStoppedHelper(t *testing.T) {
+	t.Parallel()
 	said := `{"code":"writable","severity":"ok","subject":"x","evidence":"y"}`
 	p := &Prober{Path: "/bin/sh", Args: []string{"-c", "echo '" + said + "'; kill -STOP $$; echo never"}}
-	list := p.Look(t.Context(), Place{Subject: "LOCAL_DIR", Path: "/"}, 200*time.Millisecond)
+	list := p.Look(t.Context(), Place{Subject: "LOCAL_DIR", Path: "/"}, 5*time.Second) // a shell may take long to start
 	if len(list) != 2 || list[0].Code != "writable" || list[1].Code != "path_hung" {
 		t.Errorf("%+v", list)
 	}
