@@ -73,13 +73,21 @@ func (b *Bus) Announce(ctx context.Context, host, machine string, patience time.
 	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	select {
-	case p := <-taken:
+	isTaken := func(p presence) error {
 		return errors.Join(fmt.Errorf("%w: %s on %s, since %s; give each consumer its own HOST_NAME, or stop the other",
 			ErrNameTaken, host, p.Machine, p.Since.Local().Format(time.DateTime)), sub.Unsubscribe())
+	}
+	select {
+	case p := <-taken:
+		return isTaken(p)
 	case <-ctx.Done():
 		return errors.Join(ctx.Err(), sub.Unsubscribe())
 	case <-timer.C:
+	}
+	select {
+	case p := <-taken: // both were ready
+		return isTaken(p)
+	default:
 		settled.Store(true)
 		return nil
 	}

@@ -200,11 +200,11 @@ func (a *admission) delay(j *job, err error) {
 	}
 	rest := a.rest + rand.N(a.rest/2) // hosts that wait for the same disk take turns
 	q := queueName{j.task.Group, j.task.Step}
+	a.delays.WithLabelValues(string(j.task.Step), w.reason).Inc()
 	a.mu.Lock()
 	before, again := a.waits[q]
 	a.waits[q] = waiting{w.reason, w.err, time.Now().Add(rest), time.Now()}
 	a.mu.Unlock()
-	a.delays.WithLabelValues(string(j.task.Step), w.reason).Inc()
 	level := slog.LevelWarn
 	if again && before.reason == w.reason {
 		level = slog.LevelDebug // said already

@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ func TestALostAnswerIsNoLostClaim(t *testing.T) {
 			if beats {
 				// One heartbeat may have read the chain before the progress was there.
 				for range 2 {
-					if err := receive(t, beat, "a heartbeat"); err != nil {
+					if err := receive(t, beat, "a heartbeat"); errors.Is(err, errLost) {
 						t.Errorf("a heartbeat: %v", err)
 					}
 				}
@@ -53,7 +54,7 @@ func TestALostAnswerIsNoLostClaim(t *testing.T) {
 // The same with the outcome itself: while it is told again, a heartbeat that finds it at the
 // chain's end keeps the lease, and neither gives up nor writes progress behind it.
 func TestAnOutcomeThatIsWrittenIsNoLostClaim(t *testing.T) {
-	f := newFleet(t, 600*time.Millisecond)
+	f := newFleet(t, 3*time.Second)
 	g := newGate()
 	beat := make(chan error, 1000)
 	var id string // used by the job's goroutine
@@ -66,7 +67,9 @@ func TestAnOutcomeThatIsWrittenIsNoLostClaim(t *testing.T) {
 					t.Error(err)
 				}
 				id, j.telling = e.ID, e.ID
+				j.note.mu.Lock()
 				j.note.started = time.Now().Add(-time.Hour) // so that progress is due
+				j.note.mu.Unlock()
 				j.note.set(engine.Progress{Step: "layer 2/2", Done: 2, Total: 2})
 			}
 			beat <- err
@@ -75,7 +78,7 @@ func TestAnOutcomeThatIsWrittenIsNoLostClaim(t *testing.T) {
 	task := f.issue(group, phases.P1, 7, 1, nil)
 	receive(t, g.entered, "the phase to start")
 	for range 3 {
-		if err := receive(t, beat, "a heartbeat"); err != nil {
+		if err := receive(t, beat, "a heartbeat"); errors.Is(err, errLost) {
 			t.Errorf("a heartbeat: %v", err)
 		}
 	}

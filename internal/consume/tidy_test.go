@@ -17,7 +17,6 @@ import (
 func TestTidyRemovesOnlyWhatWasDoneElsewhere(t *testing.T) {
 	f := newFleet(t, time.Minute, group)
 	c := f.consumer("host1", "1:p6", &ledger{}, nil)
-	c.cfg.LocalDir, c.cfg.IP = t.TempDir(), "10.10.13.22"
 	layout := func(number uint64) storage.Layout {
 		return storage.Layout{LocalDir: c.cfg.LocalDir, IP: c.cfg.IP, Sector: phases.SectorID(1000, number)}
 	}

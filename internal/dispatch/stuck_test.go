@@ -60,7 +60,7 @@ func TestATaskThatNobodyGetsIsExchanged(t *testing.T) {
 func TestATaskWhoseHolderLivesIsLeftAlone(t *testing.T) {
 	f := newFleet(t)
 	o := impatient("d", chain.NewDev(instant(), nil, nil))
-	o.Silence, o.SweepEvery = 100*time.Millisecond, 50*time.Millisecond
+	o.Silence, o.SweepEvery = time.Second, 50*time.Millisecond // the holder has a second to claim
 	d, _ := f.dispatch(o)
 	f.submit(7, 1)
 	holder := f.connect("holder")

@@ -244,7 +244,11 @@ func TestExecCancelled(t *testing.T) {
 func TestExecThatCannotStart(t *testing.T) {
 	t.Parallel()
 	script := filepath.Join(t.TempDir(), "engine")
-	if err := os.WriteFile(script, []byte("#!/absent/interpreter\n"), 0o755); err != nil {
+	// What another test forks meanwhile would have the file open, and it could not be started.
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(script, []byte("#!/absent/interpreter\n"), 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	plain := filepath.Join(t.TempDir(), "engine")
