@@ -137,6 +137,9 @@ fuzz: ## run each fuzz target for 20 seconds
 clean: ## remove what was built and cached here
 	rm -rf bin .tools .cache
 
+.PHONY: tools
+tools: $(TOOLS)/golangci-lint $(TOOLS)/gotestsum $(TOOLS)/promtool $(TOOLS)/nats ## build the pinned tools that tests and checks need
+
 $(TOOLS)/golangci-lint: ; GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 $(TOOLS)/gotestsum: ; GOBIN=$(TOOLS) go install gotest.tools/gotestsum@$(GOTESTSUM_VERSION)
 # Without the discovery of targets in clouds, which drags half of them in.

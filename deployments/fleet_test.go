@@ -225,13 +225,13 @@ func (f *fleet) until(what string, is func() bool) {
 	f.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	patience := time.After(time.Minute)
+	patience := time.After(5 * time.Minute)
 	for !is() {
 		select {
 		case <-tick.C:
 		case <-patience:
 			rows, err := dispatch.List(f.ctx, f.bus, phases.DefaultPolicy(), 0, dispatch.Filter{})
-			f.t.Fatalf("waited a minute for %s: %+v %v", what, rows, err)
+			f.t.Fatalf("waited five minutes for %s: %+v %v", what, rows, err)
 		}
 	}
 }

@@ -72,6 +72,14 @@ func TestTraces(t *testing.T) {
 	c := newCollector(t)
 	f := newFleet(t)
 	f.seal(5)
+	f.until("the tombstones, which come after the spans", func() bool {
+		for n := range uint64(4) { // the fifth is parked
+			if stone, err := f.bus.Archived(f.ctx, phases.SectorID(1000, n+1)); err != nil || stone == nil {
+				return false
+			}
+		}
+		return true
+	})
 	f.headers()
 	f.stop() // what has ended has been told of
 	for _, tr := range f.tracers {

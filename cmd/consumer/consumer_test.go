@@ -37,7 +37,7 @@ func consumer(t *testing.T, env []string, args ...string) ran {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append([]string{"SEALFLEET_TEST_CONSUMER=1", "PATH=" + os.Getenv("PATH"), "STATE_DIR=" + t.TempDir(), "HOME=" + t.TempDir()}, env...)
+	cmd.Env = append([]string{"SEALFLEET_TEST_CONSUMER=1", "PATH=" + os.Getenv("PATH"), "STATE_DIR=" + t.TempDir(), "HOME=" + t.TempDir(), "HTTP_LISTEN=off", "DOCTOR_LIMIT=60s"}, env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err = cmd.Run()

@@ -193,6 +193,7 @@ func TestSealAndLook(t *testing.T) {
 		Sector, State string
 		Now           []struct{ Phase, State string }
 	}
+	until(t, says("s-t01000-9"), "sectors", "--state", "parked") // the dispatcher takes the log's last event up a moment later
 	if out, errs, code = run("sectors", "--output", "json"); code != exitOK || json.Unmarshal([]byte(out), &rows) != nil || len(rows) != 3 {
 		t.Fatalf("%d\n%s\n%s", code, out, errs)
 	}

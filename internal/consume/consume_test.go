@@ -275,6 +275,16 @@ func TestSlotsAreTheLimitAndLaterPhasesGoFirst(t *testing.T) {
 		f.issue("group2", phases.P3, 10+i, 1, nil)
 		f.issue(group, phases.P3, 20+i, 1, nil)
 	}
+	// The server's consumers hear of a message a moment after it was stored.
+	for _, q := range []struct {
+		group string
+		step  phases.Step
+	}{{group, phases.P2}, {group, phases.P3}, {"group2", phases.P3}} {
+		f.eventually("the tasks can be had", func() bool {
+			left, _, err := f.bus.Queue(f.ctx, q.group, q.step)
+			return err == nil && left == each
+		})
+	}
 	f.consumer("h1", "2:p2,p3", work, func(c *Consumer) { c.cfg.Groups = Groups{group, "group2"} })
 	var order []string
 	for range 3 * each {

@@ -217,9 +217,13 @@ func (j *job) claim(ctx context.Context) bool {
 	if !ok {
 		return false
 	}
+	if j.adoptClaim(last) {
+		return true
+	}
 	err := j.claimAfter(ctx, *last)
+	var conflict *bus.ConflictError
 	switch {
-	case err == nil:
+	case err == nil, errors.As(err, &conflict) && j.adoptClaim(conflict.Other):
 		return true
 	case errors.Is(err, bus.ErrConflict):
 		j.log.Info("another host claimed the task first", "error", err)
@@ -229,6 +233,18 @@ func (j *job) claim(ctx context.Context) bool {
 		j.nak(time.Second)
 		return false
 	}
+}
+
+// adoptClaim tells whether an event is our own quick claim, which landed although nobody said
+// so in time, and goes on from it: a second claim would look like a second holder, and to take
+// it for somebody else's would leave the task without any until the lease ends.
+func (j *job) adoptClaim(e *phases.Event) bool {
+	if e == nil || e.Type != phases.Claimed || e.ClaimID != j.claimID || e.Host != j.c.cfg.HostName {
+		return false
+	}
+	j.lastID, j.lastSeq = e.ID, e.Seq
+	j.log.Info("claimed, though the server was late to say so", "claim", j.claimID)
+	return true
 }
 
 // quickClaim is how long a claim may take that did not look at the chain first.
@@ -267,9 +283,7 @@ func (j *job) look(ctx context.Context) (*phases.Event, bool) {
 		return nil, false
 	}
 	if e.Type == phases.Claimed && e.ClaimID == j.claimID {
-		// Our own quick claim landed after all, and only its answer was lost: a second
-		// claim by us would need a new id.
-		j.claimID = rand.Text()
+		return e, true // our own, see adoptClaim
 	}
 	if e.Type != phases.Issued && e.Type != phases.Released {
 		if !j.mayTakeOver(ctx, e) {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"sealfleet/internal/engine"
@@ -90,4 +91,31 @@ func TestAnOutcomeThatIsWrittenIsNoLostClaim(t *testing.T) {
 	}
 	g.leave <- nil
 	c.stop()
+}
+
+// The server was so late to answer the first claim that it counted as lost. It landed all the
+// same: it is ours, and neither a second claim is made nor somebody else's seen in it.
+func TestAClaimThatLandedLateIsOurs(t *testing.T) {
+	f := newFleet(t, time.Minute)
+	host := f.hostBus("h1")
+	task := f.issue(group, phases.P1, 7, 1, nil)
+	lease, err := host.Fetch(f.ctx, group, phases.P1, patience)
+	if err != nil || lease == nil {
+		t.Fatal(lease, err)
+	}
+	c := New(Config{HostName: "h1", Engine: EngineNoop}, host, &ledger{}, prometheus.NewRegistry(), f.log())
+	j := c.job(lease.Task, lease, "mine")
+	claim := f.append(phases.Event{Type: phases.Claimed, Group: group, Sector: task.Sector, Step: phases.P1, Issue: 1, Attempt: 1, ClaimID: "mine", Host: "h1"})
+	if !j.claim(f.ctx) || j.claimID != "mine" || j.lastID != claim.ID {
+		t.Errorf("claim %s after %s, want mine after %s", j.claimID, j.lastID, claim.ID)
+	}
+	f.events(1, ofType(phases.Claimed))
+	if last := f.last(claim); last.ID != claim.ID {
+		t.Errorf("behind the claim: %+v", last)
+	}
+	// Another's is not.
+	j = c.job(lease.Task, lease, "other")
+	if j.adoptClaim(&claim) {
+		t.Error("another claim was taken for ours")
+	}
 }

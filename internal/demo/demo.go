@@ -57,9 +57,9 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	f := &Fleet{Dir: dir, Bin: d.Bin, Env: []string{"DEV_CHAIN_EPOCH=250ms", "FIL_PROOFS_PARAMETER_CACHE=" + d.Parameters}}
+	f := &Fleet{Dir: dir, Bin: d.Bin, Env: []string{"DEV_CHAIN_EPOCH=250ms", "DOCTOR_LIMIT=60s", "FIL_PROOFS_PARAMETER_CACHE=" + d.Parameters}}
 	defer func() {
-		err = errors.Join(err, f.Stop(10*time.Second))
+		err = errors.Join(err, f.Stop(time.Minute))
 		if err != nil {
 			fmt.Fprintf(d.Out, "\nThe end of the programs' logs:\n%s\n", f.Tails(3000))
 		}

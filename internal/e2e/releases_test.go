@@ -87,6 +87,8 @@ func TestReleasesSideBySide(t *testing.T) {
 				of := f.of(programs)
 				_, err := of.Consumer(fmt.Sprintf("h%d", i+1), slots[i], "STORAGE_NODES=node1="+f.Node("node1"))
 				f.must(err)
+				// One after the other: the doctor of the last release takes another's trial file for a sector.
+				f.waitReady(fmt.Sprintf("h%d", i+1))
 			}
 			const sectors = 6
 			// Half by each release's verbs: whoever operates has either.
@@ -112,7 +114,7 @@ func newReleases(t *testing.T, dispatchers []string) *releases {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	f := &releases{fleet: &fleet{T: t, ctx: ctx, Fleet: &demo.Fleet{Dir: t.TempDir(), Bin: dispatchers[0], Env: []string{
-		"DEV_CHAIN_EPOCH=50ms", "RETRY_DELAY=100ms", "TRANSIENT_DELAY=100ms", "SNARK=none", "DEV_CHAIN_REQUIRE_SNARK=false", "ORPHAN_LIMIT=5s",
+		"DEV_CHAIN_EPOCH=50ms", "RETRY_DELAY=100ms", "TRANSIENT_DELAY=100ms", "SNARK=none", "DEV_CHAIN_REQUIRE_SNARK=false", "ORPHAN_LIMIT=5s", "DOCTOR_LIMIT=60s",
 	}}}}
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -101,11 +101,28 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := lockAlone(lock); err != nil {
 		err = errors.Join(fmt.Errorf("%w: %s; give each its own HOST_NAME or STATE_DIR, or stop the other", ErrInUse, dir), lock.Close())
 		return nil, err
 	}
 	return &Store{dir: dir, lock: lock}, nil
+}
+
+// lockWithin is how long Open tries: keepers look at the lock once a second, and have it for a moment then.
+const (
+	lockWithin = time.Second
+	lockEvery  = 20 * time.Millisecond
+)
+
+func lockAlone(lock *os.File) error {
+	tick := time.NewTicker(lockEvery)
+	defer tick.Stop()
+	for began := time.Now(); ; <-tick.C {
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Since(began) > lockWithin {
+			return err
+		}
+	}
 }
 
 // Close lets another consumer open the journal. Keepers go on.
