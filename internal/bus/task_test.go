@@ -120,7 +120,7 @@ func TestAHostThatStoppedFetchingIsGivenNothing(t *testing.T) {
 			asking = gone
 		}
 		go func() {
-			l, err := stopping.Fetch(asking, "group1", phases.P1, 2*time.Second)
+			l, err := stopping.Fetch(asking, "group1", phases.P1, patience)
 			if l != nil {
 				err = errors.New("it was given a task")
 			}
